@@ -11,3 +11,4 @@
 //! - `context`, `lease`: an opened GPU, and an actor's share of it
 
 pub mod inventory;
+pub mod ledger;
