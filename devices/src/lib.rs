@@ -11,4 +11,6 @@
 //! - `context`, `lease`: an opened GPU, and an actor's share of it
 
 pub mod inventory;
+pub mod merge;
+pub mod probe;
 pub mod ledger;
