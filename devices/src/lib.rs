@@ -10,7 +10,13 @@
 //! - `sample`: live pressure; `ledger`, `pool`: VRAM in bytes, granted and given back
 //! - `context`, `lease`: an opened GPU, and an actor's share of it
 
+pub mod capture;
+pub mod context;
 pub mod inventory;
-pub mod merge;
-pub mod probe;
+pub mod lease;
 pub mod ledger;
+pub mod merge;
+pub mod pool;
+pub mod probe;
+pub mod render;
+pub mod sample;

@@ -25,15 +25,23 @@ pub struct Merged {
 
 /// Joins the views. The result does not depend on the order of `partials`.
 pub fn merge(mut partials: Vec<PartialDevice>) -> Merged {
-    partials.sort_by(|a, b| (a.source, a.index, a.pci, &a.uuid, &a.name).cmp(&(b.source, b.index, b.pci, &b.uuid, &b.name)));
+    partials.sort_by(|a, b| {
+        (a.source, a.index, a.pci, &a.uuid, &a.name).cmp(&(b.source, b.index, b.pci, &b.uuid, &b.name))
+    });
     let (known, anonymous): (Vec<_>, Vec<_>) = partials.into_iter().partition(|view| has_identity(view));
     let mut notes = Vec::new();
     let mut groups = join_known(known);
     place_anonymous(&mut groups, anonymous, &mut notes);
     let mut devices: Vec<Device> = groups.into_iter().map(|group| device(group, &mut notes)).collect();
     devices.sort_by(|a, b| {
-        (!a.kind.is_gpu(), a.kind, a.pci.is_none(), a.pci, a.indices.wgpu, &a.id)
-            .cmp(&(!b.kind.is_gpu(), b.kind, b.pci.is_none(), b.pci, b.indices.wgpu, &b.id))
+        (!a.kind.is_gpu(), a.kind, a.pci.is_none(), a.pci, a.indices.wgpu, &a.id).cmp(&(
+            !b.kind.is_gpu(),
+            b.kind,
+            b.pci.is_none(),
+            b.pci,
+            b.indices.wgpu,
+            &b.id,
+        ))
     });
     Merged { devices, notes }
 }
@@ -64,13 +72,20 @@ fn join_known(views: Vec<PartialDevice>) -> Vec<Group> {
 fn same_device(a: &PartialDevice, b: &PartialDevice) -> bool {
     match (a.pci, b.pci) {
         (Some(one), Some(other)) => one == other,
-        _ => matches!((&a.uuid, &b.uuid), (Some(one), Some(other)) if canonical_uuid(one) == canonical_uuid(other)),
+        _ => {
+            matches!((&a.uuid, &b.uuid), (Some(one), Some(other)) if canonical_uuid(one) == canonical_uuid(other))
+        }
     }
 }
 
 /// NVML writes "GPU-8F1C…", Vulkan the bare digits: the digits decide.
 fn canonical_uuid(uuid: &str) -> String {
-    uuid.trim().trim_start_matches("GPU-").chars().filter(|c| *c != '-').map(|c| c.to_ascii_lowercase()).collect()
+    uuid.trim()
+        .trim_start_matches("GPU-")
+        .chars()
+        .filter(|c| *c != '-')
+        .map(|c| c.to_ascii_lowercase())
+        .collect()
 }
 
 fn address(group: &[PartialDevice]) -> Option<PciAddress> {
@@ -143,9 +158,12 @@ fn resembles(group: &[PartialDevice], view: &PartialDevice) -> bool {
     if let (Some(ids), Some(other)) = (ids, view.pci_ids) {
         return ids == other;
     }
-    let names: Vec<String> = group.iter().filter_map(|member| member.name.as_deref()).map(canonical_name).collect();
+    let names: Vec<String> =
+        group.iter().filter_map(|member| member.name.as_deref()).map(canonical_name).collect();
     match view.name.as_deref().map(canonical_name) {
-        Some(name) if !names.is_empty() => names.iter().any(|known| known.contains(&name) || name.contains(known)),
+        Some(name) if !names.is_empty() => {
+            names.iter().any(|known| known.contains(&name) || name.contains(known))
+        }
         _ => true,
     }
 }
@@ -187,7 +205,11 @@ const KERNEL_FIRST: [Source; 7] = [
     Source::Wgpu,
 ];
 
-fn pick<T>(group: &[PartialDevice], order: &[Source], field: impl Fn(&PartialDevice) -> Option<T>) -> Option<T> {
+fn pick<T>(
+    group: &[PartialDevice],
+    order: &[Source],
+    field: impl Fn(&PartialDevice) -> Option<T>,
+) -> Option<T> {
     order.iter().find_map(|source| group.iter().filter(|view| view.source == *source).find_map(&field))
 }
 
@@ -197,9 +219,11 @@ fn index(group: &[PartialDevice], source: Source) -> Option<u32> {
 
 fn device(group: Group, notes: &mut Vec<Note>) -> Device {
     let pci = address(&group);
-    let uuid = pick(&group, &LIBRARIES_FIRST, |view| view.uuid.clone().filter(|uuid| !uuid.starts_with("MIG-")))
-        .or_else(|| pick(&group, &LIBRARIES_FIRST, |view| view.uuid.clone()));
-    let vendor = pick(&group, &API_FIRST, |view| view.vendor.clone()).unwrap_or(Vendor::Other("unknown".into()));
+    let uuid =
+        pick(&group, &LIBRARIES_FIRST, |view| view.uuid.clone().filter(|uuid| !uuid.starts_with("MIG-")))
+            .or_else(|| pick(&group, &LIBRARIES_FIRST, |view| view.uuid.clone()));
+    let vendor =
+        pick(&group, &API_FIRST, |view| view.vendor.clone()).unwrap_or(Vendor::Other("unknown".into()));
     let pci_ids = pick(&group, &KERNEL_FIRST, |view| view.pci_ids);
     let name = pick(&group, &LIBRARIES_FIRST, |view| view.name.clone()).unwrap_or_else(|| match pci_ids {
         Some((_, product)) => format!("{vendor} device {product:#06x}"),
@@ -244,7 +268,8 @@ fn device(group: Group, notes: &mut Vec<Note>) -> Device {
 }
 
 fn note_doubts(group: &[PartialDevice], name: &str, notes: &mut Vec<Note>) {
-    let mut nodes: Vec<(u32, Source)> = group.iter().filter_map(|view| Some((view.numa_node?, view.source))).collect();
+    let mut nodes: Vec<(u32, Source)> =
+        group.iter().filter_map(|view| Some((view.numa_node?, view.source))).collect();
     nodes.sort_unstable();
     nodes.dedup_by_key(|(node, _)| *node);
     if nodes.len() > 1 {
@@ -252,7 +277,10 @@ fn note_doubts(group: &[PartialDevice], name: &str, notes: &mut Vec<Note>) {
         notes.push(Note::new(
             Source::Merge,
             NoteKind::Discrepancy,
-            format!("{name}: sources disagree about its NUMA node ({}); the kernel is believed", said.join(", ")),
+            format!(
+                "{name}: sources disagree about its NUMA node ({}); the kernel is believed",
+                said.join(", ")
+            ),
         ));
     }
     for (at, view) in group.iter().enumerate() {

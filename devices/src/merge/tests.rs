@@ -47,7 +47,8 @@ fn merge_in_every_order(views: &[PartialDevice]) -> Merged {
 
 #[test]
 fn one_card_seen_by_five_sources_is_one_device() {
-    let mut nvml = with_uuid(named(at(view(Source::Nvml, 0), "00000000:3B:00.0"), "NVIDIA L4"), "GPU-8F1C2d3e-00");
+    let mut nvml =
+        with_uuid(named(at(view(Source::Nvml, 0), "00000000:3B:00.0"), "NVIDIA L4"), "GPU-8F1C2d3e-00");
     nvml.vram = Some(ByteSize::gib(23));
     let mut cuda = with_uuid(view(Source::Cuda, 0), "gpu-8f1c2d3e-00".trim_start_matches("gpu-"));
     cuda.compute_capability = Some((8, 9));
@@ -60,7 +61,10 @@ fn one_card_seen_by_five_sources_is_one_device() {
     assert_eq!(merged.devices.len(), 1, "{merged:?}");
     let card = &merged.devices[0];
     assert_eq!(card.id.as_str(), "GPU-8F1C2d3e-00");
-    assert_eq!((card.vram, card.numa_node, card.compute_capability), (ByteSize::gib(23), Some(1), Some((8, 9))));
+    assert_eq!(
+        (card.vram, card.numa_node, card.compute_capability),
+        (ByteSize::gib(23), Some(1), Some((8, 9)))
+    );
     assert_eq!(card.indices, SourceIndices { nvml: Some(0), cuda: Some(0), wgpu: Some(1) });
     assert_eq!(card.sources, [Source::Nvml, Source::Cuda, Source::Wgpu, Source::Sysfs, Source::Procfs]);
     assert!(card.features.timestamps && merged.notes.is_empty());

@@ -99,7 +99,8 @@ fn version_1(root: &Root, group: &str, controller: &str, limits: &mut Limits) {
             // -1 is no limit.
             let quota = root.value::<i64>(&format!("{group}/cpu.cfs_quota_us")).filter(|quota| *quota > 0);
             if let Some(quota) = quota {
-                let period = root.value::<i64>(&format!("{group}/cpu.cfs_period_us")).filter(|period| *period > 0);
+                let period =
+                    root.value::<i64>(&format!("{group}/cpu.cfs_period_us")).filter(|period| *period > 0);
                 tighten_cpus(limits, quota as f64 / period.unwrap_or(100_000) as f64);
             }
         }

@@ -144,7 +144,9 @@ fn caches(root: &Root, online: &CpuSet) -> Vec<Cache> {
             seen.insert((level, kind, shared), (size, line));
         }
     }
-    group_caches(seen.into_iter().map(|((level, kind, shared), (size, line))| (level, kind, size, line, shared.len())))
+    group_caches(
+        seen.into_iter().map(|((level, kind, shared), (size, line))| (level, kind, size, line, shared.len())),
+    )
 }
 
 /// Counts equal caches. Items: level, kind, size, line bytes, CPUs that share it.
@@ -180,7 +182,9 @@ fn cache_size(text: &str) -> Option<ByteSize> {
 }
 
 fn max_mhz(root: &Root, id: u32) -> Option<u32> {
-    root.value::<u32>(&format!("{CPUS}/cpu{id}/cpufreq/cpuinfo_max_freq")).map(|khz| khz / 1000).filter(|mhz| *mhz > 0)
+    root.value::<u32>(&format!("{CPUS}/cpu{id}/cpufreq/cpuinfo_max_freq"))
+        .map(|khz| khz / 1000)
+        .filter(|mhz| *mhz > 0)
 }
 
 /// The kinds of cores, fastest first; empty when all are alike.
@@ -197,7 +201,9 @@ fn core_kinds(root: &Root, online: &CpuSet, architecture: &str) -> Vec<CoreKind>
     } else {
         let mut by_capacity: BTreeMap<std::cmp::Reverse<u32>, Vec<u32>> = BTreeMap::new();
         for id in online.iter() {
-            let Some(capacity) = root.value(&format!("{CPUS}/cpu{id}/cpu_capacity")) else { return Vec::new() };
+            let Some(capacity) = root.value(&format!("{CPUS}/cpu{id}/cpu_capacity")) else {
+                return Vec::new();
+            };
             by_capacity.entry(std::cmp::Reverse(capacity)).or_default().push(id);
         }
         by_capacity.into_values().map(CpuSet::from_iter).collect()

@@ -48,12 +48,15 @@ fn parse(text: &str) -> CpuInfo {
             "physical id" => set(&mut info.cpus, |cpu| cpu.socket = value.parse().ok()),
             "core id" => set(&mut info.cpus, |cpu| cpu.core = value.parse().ok()),
             "vendor_id" if info.vendor == CpuVendor::Unknown => info.vendor = CpuVendor::from_cpuid(value),
-            "model name" | "cpu model" | "Processor" if info.model.is_empty() => info.model = value.to_owned(),
+            "model name" | "cpu model" | "Processor" if info.model.is_empty() => {
+                info.model = value.to_owned()
+            }
             "CPU implementer" => implementer = implementer.or(hex(value)),
             // The last is a big core on big.LITTLE machines, which is what people call the machine by.
             "CPU part" => part = hex(value).or(part),
             "CPU architecture" if info.architecture.is_empty() => {
-                info.architecture = if value.starts_with('8') || value == "AArch64" { "aarch64" } else { "arm" };
+                info.architecture =
+                    if value.starts_with('8') || value == "AArch64" { "aarch64" } else { "arm" };
             }
             "flags" | "Features" if value != last_flags => {
                 last_flags = value;
@@ -138,13 +141,18 @@ mod tests {
             "processor\t: 0\nFeatures\t: fp asimd crc32 atomics sve bf16\nCPU implementer\t: 0x41\n\
              CPU architecture: 8\nCPU part\t: 0xd40\n",
         );
-        assert_eq!((info.vendor, info.model.as_str(), info.architecture), (CpuVendor::Arm, "Neoverse-V1", "aarch64"));
+        assert_eq!(
+            (info.vendor, info.model.as_str(), info.architecture),
+            (CpuVendor::Arm, "Neoverse-V1", "aarch64")
+        );
         assert!(info.features.contains(&IsaFeature::Sve) && info.features.contains(&IsaFeature::Neon));
     }
 
     #[test]
     fn damage_is_no_panic() {
-        for text in ["", ":", "processor :", "core id : 3", "flags", "CPU part : 0x", "processor: 99999999999"] {
+        for text in
+            ["", ":", "processor :", "core id : 3", "flags", "CPU part : 0x", "processor: 99999999999"]
+        {
             assert!(parse(text).features.is_empty(), "{text}");
         }
     }

@@ -4,13 +4,15 @@ use super::{cpuinfo::CpuInfo, root::Root};
 use crate::inventory::Host;
 
 pub(super) fn probe(root: &Root, info: &CpuInfo) -> Host {
-    let kernel = root
-        .word("/proc/sys/kernel/osrelease")
-        .map(|release| format!("{} {release}", root.word("/proc/sys/kernel/ostype").unwrap_or("Linux".into())));
+    let kernel = root.word("/proc/sys/kernel/osrelease").map(|release| {
+        format!("{} {release}", root.word("/proc/sys/kernel/ostype").unwrap_or("Linux".into()))
+    });
     let maker = root.word("/sys/class/dmi/id/sys_vendor");
     let product = root.word("/sys/class/dmi/id/product_name");
     let product = match (&maker, product) {
-        (Some(maker), Some(product)) if !product.starts_with(maker.as_str()) => Some(format!("{maker} {product}")),
+        (Some(maker), Some(product)) if !product.starts_with(maker.as_str()) => {
+            Some(format!("{maker} {product}"))
+        }
         (_, Some(product)) => Some(product),
         (maker, None) => maker.clone().or_else(|| root.word("/proc/device-tree/model")),
     };

@@ -176,10 +176,15 @@ fn finish(inventory: &mut Inventory, partials: Vec<PartialDevice>) {
     inventory.devices = merged.devices;
     inventory.notes.extend(merged.notes);
     for device in &inventory.devices {
-        if let Some(node) = device.numa_node.filter(|node| inventory.numa.iter().all(|known| known.id != *node)) {
+        if let Some(node) =
+            device.numa_node.filter(|node| inventory.numa.iter().all(|known| known.id != *node))
+        {
             inventory.notes.push(Note::broken(
                 Source::Merge,
-                format!("{} is said to be on NUMA node {node}, which this machine does not list", device.name),
+                format!(
+                    "{} is said to be on NUMA node {node}, which this machine does not list",
+                    device.name
+                ),
             ));
         }
     }

@@ -21,7 +21,10 @@ pub(super) fn probe(root: &Root, online: &CpuSet) -> Vec<NumaNode> {
         .filter(|id| {
             let there = root.is_dir(&format!("{NODES}/node{id}"));
             if !there {
-                root.note(Note::broken(Source::Sysfs, format!("node {id} is listed but {NODES}/node{id} is missing")));
+                root.note(Note::broken(
+                    Source::Sysfs,
+                    format!("node {id} is listed but {NODES}/node{id} is missing"),
+                ));
             }
             there
         })
@@ -55,7 +58,8 @@ pub(super) fn probe(root: &Root, online: &CpuSet) -> Vec<NumaNode> {
 
 fn node(root: &Root, id: u32, online: &CpuSet) -> NumaNode {
     let folder = format!("{NODES}/node{id}");
-    let cpus = root.mask_or_list(&format!("{folder}/cpumap"), &format!("{folder}/cpulist")).unwrap_or_default();
+    let cpus =
+        root.mask_or_list(&format!("{folder}/cpumap"), &format!("{folder}/cpulist")).unwrap_or_default();
     let meminfo = root.text(&format!("{folder}/meminfo")).unwrap_or_default();
     let distances = root.text(&format!("{folder}/distance")).unwrap_or_default();
     let parsed: Result<Vec<u32>, _> = distances.split_ascii_whitespace().map(str::parse).collect();
@@ -76,7 +80,10 @@ pub(super) fn memory(root: &Root, nodes: &[NumaNode], limits: &Limits) -> Memory
     let MemInfo { total, available, swap } = meminfo(root);
     let numa_total: ByteSize = nodes.iter().map(|node| node.memory).sum();
     let total = total.unwrap_or_else(|| {
-        root.note(Note::broken(Source::Procfs, "no MemTotal in /proc/meminfo: the NUMA nodes' sum stands for it"));
+        root.note(Note::broken(
+            Source::Procfs,
+            "no MemTotal in /proc/meminfo: the NUMA nodes' sum stands for it",
+        ));
         numa_total
     });
     note_discrepancy(root, total, numa_total);

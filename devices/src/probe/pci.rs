@@ -69,7 +69,8 @@ fn nvidia(root: &Root) -> Vec<PartialDevice> {
     // "… Open Kernel Module for x86_64  580.65.06  Release Build …": the version is the first dotted number.
     let driver = root.text(&format!("{NVIDIA}/version")).and_then(|text| {
         let first = text.lines().next()?;
-        let is_version = |word: &&str| word.contains('.') && word.bytes().all(|b| b.is_ascii_digit() || b == b'.');
+        let is_version =
+            |word: &&str| word.contains('.') && word.bytes().all(|b| b.is_ascii_digit() || b == b'.');
         first.split_ascii_whitespace().find(is_version).map(|version| format!("nvidia {version}"))
     });
     names

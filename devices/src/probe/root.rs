@@ -129,7 +129,8 @@ impl Root {
             }
         };
         // The device tree ends its texts with a NUL.
-        let text = String::from_utf8_lossy(&bytes).trim_matches(|c: char| c.is_whitespace() || c == '\0').to_owned();
+        let text =
+            String::from_utf8_lossy(&bytes).trim_matches(|c: char| c.is_whitespace() || c == '\0').to_owned();
         self.keep(path, || Recorded::File(bytes));
         Some(text)
     }
@@ -181,8 +182,10 @@ impl Root {
     pub fn names(&self, path: &str) -> Vec<String> {
         let Ok(place) = self.resolve(path) else { return Vec::new() };
         let Ok(entries) = fs::read_dir(place) else { return Vec::new() };
-        let mut names: Vec<String> =
-            entries.take(MAX_DIR_ENTRIES).filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect();
+        let mut names: Vec<String> = entries
+            .take(MAX_DIR_ENTRIES)
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .collect();
         names.sort_unstable();
         names
     }
@@ -249,7 +252,11 @@ impl Root {
         let place = self.place(path);
         let Some(dir) = &self.dir else { return Ok(place) };
         let real = fs::canonicalize(&place)?;
-        if real.starts_with(dir) { Ok(real) } else { Err(io::Error::other("its link leads out of the captured tree")) }
+        if real.starts_with(dir) {
+            Ok(real)
+        } else {
+            Err(io::Error::other("its link leads out of the captured tree"))
+        }
     }
 }
 

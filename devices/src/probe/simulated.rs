@@ -72,17 +72,22 @@ pub fn load(path: &Path) -> Result<Inventory, TopologyError> {
     let file = File::open(path).map_err(unreadable)?;
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
-        return Err(unreadable(io::Error::other(format!("it is larger than {}", ByteSize::bytes(MAX_FILE_BYTES)))));
+        return Err(unreadable(io::Error::other(format!(
+            "it is larger than {}",
+            ByteSize::bytes(MAX_FILE_BYTES)
+        ))));
     }
-    let text = String::from_utf8(bytes)
-        .map_err(|cause| invalid(path, cause.as_bytes(), cause.utf8_error().valid_up_to(), "this is no UTF-8 text"))?;
+    let text = String::from_utf8(bytes).map_err(|cause| {
+        invalid(path, cause.as_bytes(), cause.utf8_error().valid_up_to(), "this is no UTF-8 text")
+    })?;
     parse(&text).map_err(|problem| invalid(path, text.as_bytes(), problem.at.start, &problem.text))
 }
 
 fn invalid(path: &Path, text: &[u8], at: usize, problem: &str) -> TopologyError {
     let line = 1 + text.iter().take(at).filter(|byte| **byte == b'\n').count();
     // TOML's messages come in several lines.
-    let problem = problem.lines().map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
+    let problem =
+        problem.lines().map(str::trim).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("; ");
     TopologyError::Invalid { path: path.to_owned(), line, problem }
 }
 
@@ -97,7 +102,7 @@ fn parse(text: &str) -> Result<Inventory, Problem> {
     let mut notes = vec![Note::new(
         Source::Simulated,
         NoteKind::Discrepancy,
-        format!("{} is simulated: no such machine need exist, and no work can run on its devices", topology.name),
+        "this comes from a topology file: no such machine need exist, and no work can run on its devices",
     )];
     notes.extend(merged.notes);
     Ok(Inventory {
@@ -133,11 +138,18 @@ struct Core {
 fn cores(table: &CpuTable, whole: Range<usize>) -> Result<Vec<Core>, Problem> {
     let all = u64::from(table.sockets.get()) * u64::from(table.cores_per_socket.get());
     if all * u64::from(table.threads_per_core.get()) > u64::from(MAX_CPUS) {
-        return Err(Problem::new(whole, format!("more than {MAX_CPUS} CPUs; lower sockets, cores or threads")));
+        return Err(Problem::new(
+            whole,
+            format!("more than {MAX_CPUS} CPUs; lower sockets, cores or threads"),
+        ));
     }
     if table.core_kind.is_empty() {
         let cores = (0..table.sockets.get()).flat_map(|socket| {
-            (0..table.cores_per_socket.get()).map(move |_| Core { socket, threads: table.threads_per_core.get(), kind: 0 })
+            (0..table.cores_per_socket.get()).map(move |_| Core {
+                socket,
+                threads: table.threads_per_core.get(),
+                kind: 0,
+            })
         });
         return Ok(cores.collect());
     }
@@ -147,12 +159,18 @@ fn cores(table: &CpuTable, whole: Range<usize>) -> Result<Vec<Core>, Problem> {
         for (kind, group) in table.core_kind.iter().enumerate() {
             let wanted = group.get_ref().cores.get();
             let Some(rest) = left.checked_sub(wanted) else {
-                return Err(Problem::new(group.span(), "the core kinds have more cores than cores_per_socket"));
+                return Err(Problem::new(
+                    group.span(),
+                    "the core kinds have more cores than cores_per_socket",
+                ));
             };
             left = rest;
             let threads = group.get_ref().threads_per_core.get();
             if threads > table.threads_per_core.get() {
-                return Err(Problem::new(group.span(), "threads_per_core is above the [cpu]'s threads_per_core"));
+                return Err(Problem::new(
+                    group.span(),
+                    "threads_per_core is above the [cpu]'s threads_per_core",
+                ));
             }
             cores.extend((0..wanted).map(|_| Core { socket, threads, kind }));
         }
@@ -190,7 +208,8 @@ fn cpu(topology: &Topology) -> Result<Cpu, Problem> {
     }
     let online: CpuSet = logical.iter().map(|cpu| cpu.id).collect();
     let caches = table.cache.iter().flat_map(|cache| {
-        (0..cache.count.get()).map(|_| (cache.level, cache.kind, cache.size, cache.line_bytes, cache.shared_by as usize))
+        (0..cache.count.get())
+            .map(|_| (cache.level, cache.kind, cache.size, cache.line_bytes, cache.shared_by as usize))
     });
     let core_kinds = table.core_kind.iter().zip(kinds).map(|(kind, cpus)| {
         let kind = kind.get_ref();
@@ -224,14 +243,20 @@ fn numa(topology: &Topology, cpu: &Cpu) -> Result<Vec<NumaNode>, Problem> {
         let twice = table.cpus.intersection(&taken);
         if !unknown.is_empty() {
             let have = &cpu.online;
-            return Err(Problem::new(entry.span(), format!("node {} lists CPUs {unknown}; [cpu] makes {have}", table.id)));
+            return Err(Problem::new(
+                entry.span(),
+                format!("node {} lists CPUs {unknown}; [cpu] makes {have}", table.id),
+            ));
         }
         if !twice.is_empty() {
             return Err(Problem::new(entry.span(), format!("CPUs {twice} are already on another node")));
         }
         if !table.distances.is_empty() && table.distances.len() != topology.numa.len() {
             let wanted = topology.numa.len();
-            return Err(Problem::new(entry.span(), format!("distances needs {wanted} numbers, one for each node")));
+            return Err(Problem::new(
+                entry.span(),
+                format!("distances needs {wanted} numbers, one for each node"),
+            ));
         }
         taken = taken.union(&table.cpus);
         let node = NumaNode {
@@ -246,7 +271,10 @@ fn numa(topology: &Topology, cpu: &Cpu) -> Result<Vec<NumaNode>, Problem> {
         }
     }
     if nodes.is_empty() {
-        return Err(Problem::new(0..0, "there is no [[numa]] node; give at least one with id, cpus and memory"));
+        return Err(Problem::new(
+            0..0,
+            "there is no [[numa]] node; give at least one with id, cpus and memory",
+        ));
     }
     let homeless = cpu.online.difference(&taken);
     if !homeless.is_empty() {
@@ -269,7 +297,10 @@ fn gpus(topology: &Topology, nodes: &[NumaNode]) -> Result<Vec<PartialDevice>, P
         let table = entry.get_ref();
         if nodes.iter().all(|node| table.numa_node.is_some_and(|wanted| wanted != node.id)) {
             let node = table.numa_node.unwrap_or_default();
-            return Err(Problem::new(entry.span(), format!("NUMA node {node} of this GPU is none of the [[numa]] nodes")));
+            return Err(Problem::new(
+                entry.span(),
+                format!("NUMA node {node} of this GPU is none of the [[numa]] nodes"),
+            ));
         }
         if devices.len() >= MAX_GPUS {
             return Err(Problem::new(entry.span(), format!("more than {MAX_GPUS} GPUs")));

@@ -86,7 +86,11 @@ impl TryFrom<u32> for CacheCount {
 
     fn try_from(count: u32) -> Result<Self, String> {
         let most = super::MAX_CPUS;
-        if (1..=most).contains(&count) { Ok(Self(count)) } else { Err(format!("a cache's count is 1 to {most}")) }
+        if (1..=most).contains(&count) {
+            Ok(Self(count))
+        } else {
+            Err(format!("a cache's count is 1 to {most}"))
+        }
     }
 }
 

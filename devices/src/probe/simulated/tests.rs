@@ -31,7 +31,9 @@ fn the_h100_host() {
 fn the_l4_host() {
     let host = shipped("l4x4.toml");
     assert_eq!(host.gpus().count(), 4);
-    assert!(host.gpus().all(|gpu| gpu.compute_capability == Some((8, 9)) && gpu.vram == ByteSize::mib(23_034)));
+    assert!(
+        host.gpus().all(|gpu| gpu.compute_capability == Some((8, 9)) && gpu.vram == ByteSize::mib(23_034))
+    );
 }
 
 #[test]
@@ -111,7 +113,10 @@ fn an_unreadable_file_says_where_examples_are() {
     let folder = tempfile::tempdir().unwrap();
     for path in [folder.path().join("none.toml"), folder.path().to_owned()] {
         let message = load(&path).unwrap_err().to_string();
-        assert!(message.contains("devices/topologies/") && message.contains(path.to_str().unwrap()), "{message}");
+        assert!(
+            message.contains("devices/topologies/") && message.contains(path.to_str().unwrap()),
+            "{message}"
+        );
     }
     let binary = folder.path().join("binary.toml");
     std::fs::write(&binary, b"name = \"x\"\n\xff\xfe").unwrap();

@@ -1,0 +1,107 @@
+//! The sysfs probe held against hwloc, on this machine and on captured trees.
+//!
+//! hwloc takes a captured tree only through its environment, so each tree is read by a process of its own:
+//! this test binary, started again with `HWLOC_FSROOT` set and told to run [`child`].
+#![cfg(feature = "hwloc")]
+
+mod common;
+
+use common::Tree;
+use quark_devices::{
+    inventory::Inventory,
+    probe::{
+        ProbeOptions,
+        hwloc::{View, view},
+        probe,
+    },
+};
+use std::{path::Path, process::Command};
+
+const ANSWER: &str = "QUARK_TEST_HWLOC_ANSWER";
+
+#[test]
+#[ignore = "the other tests start it, with its environment set"]
+fn child() {
+    let answer = std::env::var_os(ANSWER).expect("started by the other tests");
+    std::fs::write(answer, serde_json::to_string(&view().unwrap()).unwrap()).unwrap();
+}
+
+fn hwloc_of(tree: &Path) -> View {
+    let folder = tempfile::tempdir().unwrap();
+    let answer = folder.path().join("answer.json");
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child", "--ignored"])
+        .env(ANSWER, &answer)
+        .env("HWLOC_FSROOT", tree)
+        .env("HWLOC_THISSYSTEM", "0")
+        .env("HWLOC_COMPONENTS", "linux,stop")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    serde_json::from_str(&std::fs::read_to_string(answer).unwrap()).unwrap()
+}
+
+fn compare(what: &str, ours: &Inventory, theirs: &View) {
+    assert_eq!(ours.cpu.sockets, theirs.sockets, "{what}: sockets");
+    assert_eq!(ours.cpu.cores, theirs.cores, "{what}: cores");
+    assert_eq!(ours.cpu.logical, theirs.logical, "{what}: places");
+    assert_eq!(ours.cpu.caches, theirs.caches, "{what}: caches");
+    let nodes: Vec<_> = ours
+        .numa
+        .iter()
+        .map(|node| {
+            // hwloc keeps no matrix for a single node.
+            let distances = if ours.numa.len() > 1 { node.distances.clone() } else { Vec::new() };
+            (node.id, node.cpus.clone(), node.memory, distances)
+        })
+        .collect();
+    let theirs: Vec<_> = theirs
+        .numa
+        .iter()
+        .map(|node| (node.id, node.cpus.clone(), node.memory, node.distances.clone()))
+        .collect();
+    assert_eq!(nodes, theirs, "{what}: NUMA nodes");
+}
+
+#[test]
+fn sysfs_and_hwloc_agree_about_this_machine() {
+    let ours = probe(&ProbeOptions::default().libraries(false)).unwrap();
+    compare("this machine", &ours, &view().unwrap());
+}
+
+#[test]
+fn sysfs_and_hwloc_agree_about_captured_trees() {
+    let trees: [(&str, fn() -> Tree); 6] = [
+        ("two sockets", common::two_sockets),
+        ("uneven nodes", common::uneven_nodes),
+        ("sparse numbers", common::sparse),
+        ("offline CPUs", common::offline),
+        ("hybrid cores", common::hybrid),
+        ("no NUMA", common::no_numa),
+    ];
+    for (what, make) in trees {
+        let tree = make();
+        let ours = probe(&ProbeOptions::default().root(tree.path())).unwrap();
+        compare(what, &ours, &hwloc_of(tree.path()));
+    }
+}
+
+#[test]
+fn hwloc_reads_our_own_capture() {
+    let folder = tempfile::tempdir().unwrap();
+    let archive = folder.path().join("a.tar.gz");
+    let captured = quark_devices::capture::capture(&archive).unwrap();
+    let tree = folder.path().join("tree");
+    let file = std::fs::File::open(&archive).unwrap();
+    tar::Archive::new(flate2::read::GzDecoder::new(file)).unpack(&tree).unwrap();
+    compare("the capture", &captured.inventory, &hwloc_of(&tree));
+}
+
+#[test]
+fn with_the_feature_hwloc_leads_and_is_named() {
+    let whole = probe(&ProbeOptions::default()).unwrap();
+    let hwloc = view().unwrap();
+    assert_eq!(whole.cpu.logical, hwloc.logical);
+    assert_eq!(whole.cpu.caches, hwloc.caches);
+    assert_eq!(whole.numa.len(), hwloc.numa.len());
+}
