@@ -43,6 +43,9 @@ const HOUSE: &[(&str, &str, &[&str])] = &[
     ("xtask", "xtask", &[]),
 ];
 
+/// Packages of deciding code, which runs on no runtime. Their sources are checked for more by the rule `pure`.
+const PURE: [&str; 3] = ["quark-base", "quark-placement", "quark-predictive"];
+
 pub(super) fn check(root: &Path) -> anyhow::Result<Vec<Violation>> {
     let workspace = read(&root.join("Cargo.toml"))?;
     let members = workspace.get("workspace").and_then(|workspace| workspace.get("members"));
@@ -75,6 +78,10 @@ fn check_manifest(folder: &str, file: &str, manifest: &toml::Value) -> Vec<Viola
         violations.push(wrong(format!("{name} belongs into the folder {home}")));
     }
     for dependency in dependencies(manifest) {
+        if PURE.contains(&name) && dependency == "tokio" {
+            violations
+                .push(wrong(format!("{name} must not depend on tokio: deciding code is plain functions")));
+        }
         if HOUSE.iter().any(|(package, _, _)| *package == dependency)
             && !allowed.contains(&dependency.as_str())
         {
@@ -122,6 +129,12 @@ mod tests {
         assert_eq!(violations("devices", up).len(), 1);
         let sideways = "[package]\nname = \"quark-net\"\n[dependencies]\nquark-storage.workspace = true\n";
         assert_eq!(violations("net", sideways).len(), 1);
+    }
+
+    #[test]
+    fn pure_packages_have_no_runtime_even_for_tests() {
+        let manifest = "[package]\nname = \"quark-placement\"\n[dev-dependencies]\ntokio.workspace = true\n";
+        assert_eq!(violations("placement", manifest).len(), 1);
     }
 
     #[test]
