@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::detect::{Candidate, Detector, MAX_DETECTIONS};
-use crate::frame::{BBox, Frame};
-use crate::infer::{BACKGROUND, Backend, Classifier, InferenceError, Logits, Patch};
+use crate::frame::{BBox, Frame, MAX_SIDE, MIN_SIDE};
+use crate::infer::{BACKGROUND, Backend, Classifier, InferenceError, Logits, PIXELS, Patch};
 use crate::scene::Truth;
 
 /// A digit counts as seen from this share of the softmax on.
@@ -66,6 +66,23 @@ impl Analyzer {
             digits,
             backend: self.classifier.backend(),
         })
+    }
+
+    /// Does everything once that is slow the first time: sizes the working memory for frames of that size, and
+    /// runs the network on the largest batch. Drivers put off work until the first launch, and a camera's first
+    /// frame should not pay for it.
+    ///
+    /// # Errors
+    ///
+    /// What the classifier reports.
+    pub fn warm_up(&mut self, width: u32, height: u32) -> Result<(), InferenceError> {
+        let (width, height) = (width.clamp(MIN_SIDE, MAX_SIDE), height.clamp(MIN_SIDE, MAX_SIDE));
+        let blank = vec![0; width as usize * height as usize];
+        if let Ok(frame) = Frame::new(0, 0, width, height, blank) {
+            self.detector.find(&frame);
+        }
+        let patches = [Patch { pixels: [0.0; PIXELS] }; MAX_DETECTIONS];
+        self.classifier.classify(&patches).map(|_| ())
     }
 
     /// What runs the network.
@@ -195,6 +212,68 @@ mod tests {
         assert!(score.shown > 400, "{score:?}");
         assert!(score.recall() >= 0.90, "recall {} {score:?}", score.recall());
         assert!(score.precision() >= 0.90, "precision {} {score:?}", score.precision());
+    }
+
+    /// Prints the figures of the README; it asserts none, since other work may share the machine.
+    #[test]
+    #[ignore = "a measurement: run it with --release --run-ignored all --no-capture"]
+    fn measure_scenes() {
+        use std::io::Write as _;
+        use std::time::Instant;
+        let digits = Digits::load().expect("data");
+        let mut analyzer = Analyzer::new(Box::new(trained()));
+        let mut detector = Detector::new();
+        let (mut drawing, mut finding, mut all) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut score, mut found) = (Score::default(), 0);
+        for camera in 0..8 {
+            let belt = Conveyor::new(digits.held_out(), 1);
+            for number in 0..250 {
+                let start = Instant::now();
+                let scene = belt.scene(camera, number * 60);
+                drawing.push(start.elapsed());
+                let start = Instant::now();
+                let candidates = detector.find(&scene.frame);
+                finding.push(start.elapsed());
+                let start = Instant::now();
+                let analysis = analyzer.analyze(&scene.frame).expect("the processor runs it");
+                all.push(start.elapsed());
+                score += Score::of(&analysis, &scene.truth);
+                let has_box = |truth: &&Truth| {
+                    candidates.iter().any(|candidate| candidate.bbox.iou(&truth.bbox) >= MATCH_IOU)
+                };
+                found += scene.truth.iter().filter(has_box).count();
+            }
+        }
+        let mut out = std::io::stderr();
+        for (what, times) in
+            [("draw", &mut drawing), ("find", &mut finding), ("analyze on the cpu", &mut all)]
+        {
+            times.sort();
+            writeln!(out, "{what}: p50 {:?}, p99 {:?}", times[1_000], times[1_980]).expect("stderr");
+        }
+        writeln!(
+            out,
+            "{score:?}, boxes found {found}, recall {:.4}, precision {:.4}",
+            score.recall(),
+            score.precision()
+        )
+        .expect("stderr");
+    }
+
+    #[test]
+    fn warming_up_takes_any_size_and_leaves_results_alone() {
+        fn crosses<T: Send + 'static>() {}
+        crosses::<Analyzer>();
+        crosses::<Frame>();
+        crosses::<Analysis>();
+        let digits = Digits::load().expect("data");
+        let scene = Conveyor::new(digits.held_out(), 3).scene(0, 500);
+        let mut analyzer = Analyzer::new(Box::new(trained()));
+        let cold = analyzer.analyze(&scene.frame);
+        for (width, height) in [(0, 0), (crate::scene::WIDTH, crate::scene::HEIGHT)] {
+            analyzer.warm_up(width, height).expect("the processor runs it");
+        }
+        assert_eq!(analyzer.analyze(&scene.frame), cold);
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! Naming digits: the input and output of the network, and the contract of everything that runs it.
 //!
-//! [`cpu`] holds a plain oracle and the quick processor path, [`wgpu`] a compute shader, [`cuda`] a CUDA kernel.
+//! [`cpu`] holds a plain oracle and the quick processor path, [`wgpu`] a compute shader, [`cuda`] a CUDA kernel;
+//! [`check`] holds a classifier against the oracle.
 //! All run the same network on the same [`Weights`](crate::model::Weights) and agree within 1e-3 relative.
 
+pub mod check;
 pub mod cpu;
 pub mod cuda;
 pub mod wgpu;

@@ -35,6 +35,8 @@ const DIGIT_SHARE: f32 = 0.55;
 const ITEM_SHARE: f32 = 0.75;
 /// Ink below this share of a digit's full ink doesn't count as part of its box.
 const BOX_INK: f32 = 0.3;
+/// Ink below this share can't be told from noise, so a digit is whole without it.
+const FAINT_INK: f32 = 0.1;
 
 /// A digit that a frame shows in full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,8 +144,8 @@ impl Canvas {
                 }
                 let inside =
                     (1..i64::from(WIDTH) - 1).contains(&column) && (1..i64::from(HEIGHT) - 1).contains(&row);
+                whole &= inside || ink < FAINT_INK;
                 if ink > BOX_INK {
-                    whole &= inside;
                     let pixel = BBox::pixel(column.max(0) as u32, row.max(0) as u32);
                     bbox = Some(bbox.map_or(pixel, |bbox| bbox.union(&pixel)));
                 }

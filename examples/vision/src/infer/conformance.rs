@@ -1,7 +1,7 @@
 //! What every classifier owes, run against each of them.
 
-use crate::infer::cpu::oracle;
-use crate::infer::{Classifier, InferenceError, Logits, PIXELS, Patch};
+use crate::infer::check::{TOLERANCE, disagreement, random_patches};
+use crate::infer::{Classifier, InferenceError};
 use crate::model::{FORMAT_VERSION, PARAMETERS, TENSORS, Training, Weights};
 use crate::random::Random;
 
@@ -22,26 +22,6 @@ pub(crate) fn random_weights(seed: u64) -> Weights {
     Weights::from_numbers(numbers, training()).expect("finite numbers in the right count")
 }
 
-pub(crate) fn random_patches(seed: u64, count: usize) -> Vec<Patch> {
-    let mut random = Random::new(seed);
-    (0..count)
-        .map(|_| {
-            let mut pixels = [0.0; PIXELS];
-            pixels.iter_mut().for_each(|pixel| *pixel = random.unit());
-            Patch { pixels }
-        })
-        .collect()
-}
-
-/// Relative to the largest score of the patch: a score near zero is a difference of larger ones.
-fn assert_close(expected: &Logits, actual: &Logits, index: usize) {
-    let scale = expected.scores.iter().fold(0.0f32, |scale, score| scale.max(score.abs())).max(1e-3);
-    for (class, (expected, actual)) in expected.scores.iter().zip(actual.scores).enumerate() {
-        let error = (expected - actual).abs() / scale;
-        assert!(error <= 1e-3, "patch {index}, class {class}: {actual} where {expected} belongs ({error})");
-    }
-}
-
 /// Random weights and inputs, and the trained network; batches of none, one, several and more than a buffer.
 pub(crate) fn agrees_with_oracle(build: impl Fn(&Weights) -> Result<Box<dyn Classifier>, InferenceError>) {
     let trained = Weights::trained().expect("the committed weights");
@@ -49,11 +29,8 @@ pub(crate) fn agrees_with_oracle(build: impl Fn(&Weights) -> Result<Box<dyn Clas
         let mut classifier = build(&weights).expect("the classifier builds");
         for count in [0, 1, 5, 32, 70, 1] {
             let patches = random_patches(seed * 1_000 + count as u64, count);
-            let scores = classifier.classify(&patches).expect("the classifier runs");
-            assert_eq!(scores.len(), count);
-            for (index, (patch, actual)) in patches.iter().zip(&scores).enumerate() {
-                assert_close(&oracle(&weights, patch), actual, index);
-            }
+            let worst = disagreement(classifier.as_mut(), &weights, &patches).expect("the classifier runs");
+            assert!(worst <= TOLERANCE, "seed {seed}, {count} patches: {worst}");
         }
     }
 }

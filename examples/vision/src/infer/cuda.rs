@@ -167,6 +167,7 @@ fn build_failed(error: impl std::fmt::Display) -> InferenceError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::infer::conformance;
 
     /// FNV-1a, as kernels/make_ptx.py computes it.
     fn fingerprint(text: &str) -> u64 {
@@ -193,6 +194,28 @@ mod tests {
             build_failed("first\n   second").to_string(),
             "the network's cuda kernel can't be built (first second): use another device or --device cpu"
         );
+    }
+
+    #[test]
+    #[ignore = "needs an NVIDIA card: run it there with --run-ignored all"]
+    fn cuda_agrees_with_the_oracle() {
+        let context = CudaContext::new(0).expect("the first card");
+        let stream = context.new_stream().expect("a stream");
+        let shipped = NetworkKernel::from_shipped_ptx(&context).expect("the driver takes the shipped PTX");
+        conformance::agrees_with_oracle(|weights| {
+            Ok(Box::new(CudaClassifier::new(&stream, &shipped, weights, 32)?))
+        });
+    }
+
+    #[test]
+    #[ignore = "needs an NVIDIA card and NVRTC: run it there with --run-ignored all"]
+    fn cuda_compiled_source_agrees_with_the_oracle() {
+        let context = CudaContext::new(0).expect("the first card");
+        let stream = context.default_stream();
+        let compiled = NetworkKernel::from_source(&context).expect("NVRTC compiles the source");
+        conformance::agrees_with_oracle(|weights| {
+            Ok(Box::new(CudaClassifier::new(&stream, &compiled, weights, 32)?))
+        });
     }
 
     /// Only whoever holds a context can call the rest, so this is what a machine without a driver meets.

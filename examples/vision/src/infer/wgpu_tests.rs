@@ -1,8 +1,10 @@
 //! These run on llvmpipe, Mesa's software Vulkan device, and fail where it isn't installed.
 
+use std::io::Write as _;
 use std::time::Instant;
 
 use super::*;
+use crate::infer::check::random_patches;
 use crate::infer::conformance;
 
 /// The software device, so that the tests mean the same on every machine.
@@ -34,7 +36,7 @@ fn wgpu_agrees_with_the_oracle() {
 fn wgpu_two_classifiers_share_a_pipeline() {
     let (device, queue) = llvmpipe();
     let pipeline = NetworkPipeline::build(&device).expect("the shader compiles");
-    let patches = conformance::random_patches(5, 3);
+    let patches = random_patches(5, 3);
     for seed in [8, 9] {
         let weights = conformance::random_weights(seed);
         let mut first = WgpuClassifier::new(&device, &queue, &pipeline, &weights, 1).expect("room");
@@ -96,7 +98,7 @@ fn wgpu_measure_batch_times() {
     let mut gpu = WgpuClassifier::new(&device, &queue, &pipeline, &weights, 32).expect("room");
     let mut cpu = crate::infer::cpu::CpuClassifier::new(weights);
     for count in [1, 8, 32] {
-        let patches = conformance::random_patches(1, count);
+        let patches = random_patches(1, count);
         for classifier in [&mut gpu as &mut dyn Classifier, &mut cpu] {
             let mut times: Vec<_> = (0..200)
                 .map(|_| {
@@ -117,4 +119,3 @@ fn wgpu_measure_batch_times() {
         }
     }
 }
-use std::io::Write as _;
