@@ -24,3 +24,8 @@ pub use analyze::{Analysis, Analyzer, Detection};
 pub use frame::{BBox, Frame};
 pub use infer::{Classifier, InferenceError};
 pub use model::{ModelError, Weights};
+
+/// The README's example, so that it compiles and runs.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -134,3 +134,17 @@ fn huge_and_tiny_pictures_are_refused_before_they_are_decoded() {
         one_line_naming(&error, "size.png");
     }
 }
+
+#[test]
+fn a_drawn_frame_survives_being_a_file() {
+    let folder = Folder::new();
+    let digits = crate::data::Digits::load().expect("data");
+    let scene = crate::scene::Conveyor::new(digits.held_out(), 1).scene(0, 120);
+    let (width, height) = (scene.frame.width() as u32, scene.frame.height() as u32);
+    let path = folder.path("frame.png");
+    let encoder = Encoder::new(File::create(&path).expect("a file"), width, height);
+    let mut writer = encoder.write_header().expect("a header");
+    writer.write_image_data(scene.frame.pixels()).expect("pixels");
+    drop(writer);
+    assert_eq!(read(&path, 0, 120).expect("whole"), scene.frame);
+}
