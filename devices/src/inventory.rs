@@ -43,7 +43,37 @@ pub struct Inventory {
     pub simulated: bool,
 }
 
+impl Default for Inventory {
+    /// A machine of which nothing is known but that this runs on it: one CPU on one node, no device.
+    fn default() -> Self {
+        let cpus = CpuSet::from_iter([0]);
+        let cpu = Cpu {
+            sockets: 1,
+            cores: 1,
+            threads: 1,
+            online: cpus.clone(),
+            allowed: cpus.clone(),
+            logical: vec![LogicalCpu { node: Some(0), ..LogicalCpu::default() }],
+            ..Cpu::default()
+        };
+        Self {
+            host: Host::default(),
+            cpu,
+            numa: vec![NumaNode { cpus, ..NumaNode::default() }],
+            memory: Memory::default(),
+            devices: Vec::new(),
+            notes: Vec::new(),
+            simulated: false,
+        }
+    }
+}
+
 impl Inventory {
+    /// Whether it came from a topology file, so that no such machine need exist.
+    pub fn is_simulated(&self) -> bool {
+        self.simulated
+    }
+
     /// The devices that count as GPUs: discrete, integrated and virtual ones, without software adapters and
     /// plain display controllers.
     pub fn gpus(&self) -> impl Iterator<Item = &Device> {

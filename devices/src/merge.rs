@@ -28,7 +28,7 @@ pub fn merge(mut partials: Vec<PartialDevice>) -> Merged {
     partials.sort_by(|a, b| {
         (a.source, a.index, a.pci, &a.uuid, &a.name).cmp(&(b.source, b.index, b.pci, &b.uuid, &b.name))
     });
-    let (known, anonymous): (Vec<_>, Vec<_>) = partials.into_iter().partition(|view| has_identity(view));
+    let (known, anonymous): (Vec<_>, Vec<_>) = partials.into_iter().partition(has_identity);
     let mut notes = Vec::new();
     let mut groups = join_known(known);
     place_anonymous(&mut groups, anonymous, &mut notes);

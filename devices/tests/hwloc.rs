@@ -71,7 +71,8 @@ fn sysfs_and_hwloc_agree_about_this_machine() {
 
 #[test]
 fn sysfs_and_hwloc_agree_about_captured_trees() {
-    let trees: [(&str, fn() -> Tree); 6] = [
+    type Make = fn() -> Tree;
+    let trees: [(&str, Make); 6] = [
         ("two sockets", common::two_sockets),
         ("uneven nodes", common::uneven_nodes),
         ("sparse numbers", common::sparse),

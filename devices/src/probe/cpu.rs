@@ -151,7 +151,9 @@ fn caches(root: &Root, online: &CpuSet) -> Vec<Cache> {
 
 /// Counts equal caches. Items: level, kind, size, line bytes, CPUs that share it.
 pub(super) fn group_caches(items: impl Iterator<Item = (u8, CacheKind, ByteSize, u32, usize)>) -> Vec<Cache> {
-    let mut groups: BTreeMap<(u8, CacheKind, std::cmp::Reverse<ByteSize>, u32), (u32, u32)> = BTreeMap::new();
+    /// Level, kind, size (largest first), line bytes.
+    type Alike = (u8, CacheKind, std::cmp::Reverse<ByteSize>, u32);
+    let mut groups: BTreeMap<Alike, (u32, u32)> = BTreeMap::new();
     for (level, kind, size, line, shared) in items {
         let group = groups.entry((level, kind, std::cmp::Reverse(size), line)).or_default();
         *group = (group.0 + 1, group.1.max(count(shared)));

@@ -207,7 +207,8 @@ fn pci(topology: &Topology) -> Vec<(PciAddress, Option<u32>)> {
             if !matches!(pci.class_id() >> 8, 0x03 | 0x12) {
                 return None;
             }
-            let address = PciAddress::new(pci.domain().into(), pci.bus_id(), pci.bus_device(), pci.function());
+            let address =
+                PciAddress::new(pci.domain().into(), pci.bus_id(), pci.bus_device(), pci.function());
             // Above several nodes hwloc means "not known"; one node alone on a machine is certain.
             let near = object.first_non_io_ancestor().and_then(TopologyObject::nodeset).map(|set| {
                 let mut ids = set.iter_set();

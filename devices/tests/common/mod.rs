@@ -29,17 +29,17 @@ impl Tree {
             .collect();
         tree.file("proc/cpuinfo", &cpuinfo);
         let ids: BTreeSet<u32> = cpus.iter().map(|cpu| cpu.0).collect();
-        tree.file(&format!("{CPU}/online"), &list(&ids));
-        tree.file(&format!("{CPU}/present"), &list(&ids));
-        tree.file(&format!("{CPU}/possible"), &list(&ids));
+        tree.file(&format!("{CPU}/online"), list(&ids));
+        tree.file(&format!("{CPU}/present"), list(&ids));
+        tree.file(&format!("{CPU}/possible"), list(&ids));
         for &(id, socket, core) in cpus {
             let same =
                 |test: &dyn Fn(&Place) -> bool| mask(&cpus.iter().filter(|c| test(c)).map(|c| c.0).collect());
             let folder = format!("{CPU}/cpu{id}");
             let core_mask = same(&|other| (other.1, other.2) == (socket, core));
             let socket_mask = same(&|other| other.1 == socket);
-            tree.file(&format!("{folder}/topology/physical_package_id"), &socket.to_string());
-            tree.file(&format!("{folder}/topology/core_id"), &core.to_string());
+            tree.file(&format!("{folder}/topology/physical_package_id"), socket.to_string());
+            tree.file(&format!("{folder}/topology/core_id"), core.to_string());
             for name in ["core_cpus", "thread_siblings"] {
                 tree.file(&format!("{folder}/topology/{name}"), &core_mask);
             }
