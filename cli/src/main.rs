@@ -1,2 +1,64 @@
-//! Placeholder.
-fn main() {}
+//! The `quark` command: a short dispatch; each subcommand has a module of its own.
+//!
+//! An error is one line on stderr that says what to do, with exit code 1; wrong usage is clap's message with
+//! exit code 2. A reader that closes the pipe (`quark inventory | head`) is no error.
+
+mod inventory;
+
+use clap::{Parser, Subcommand};
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
+
+/// Virtual actors that know the hardware they run on.
+#[derive(Debug, Parser)]
+#[command(name = "quark", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows what this machine has: CPUs, NUMA nodes, memory, GPUs
+    Inventory(inventory::Args),
+}
+
+fn main() -> ExitCode {
+    quiet_vulkan();
+    let outcome = match Cli::parse().command {
+        Command::Inventory(args) => inventory::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // With stderr closed too there is nobody left to tell.
+            let _ = writeln!(io::stderr(), "error: {}", one_line(&format!("{error:#}")));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause.downcast_ref::<io::Error>().is_some_and(|cause| cause.kind() == io::ErrorKind::BrokenPipe)
+    })
+}
+
+/// Errors from below may hold line breaks; a log reader counts on one line for one error.
+fn one_line(text: &str) -> String {
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("; ")
+}
+
+/// Mesa's Vulkan drivers write "error: XDG_RUNTIME_DIR is invalid or not set" to stderr where it isn't set (in
+/// containers, over sudo), though nothing here opens a window. Any directory satisfies them.
+fn quiet_vulkan() {
+    const NAME: &str = "XDG_RUNTIME_DIR";
+    if std::env::var_os(NAME).is_none() {
+        // SAFETY: this is the first statement of main, so no other thread runs that could read or write the
+        // environment at the same time.
+        unsafe { std::env::set_var(NAME, std::env::temp_dir()) };
+    }
+}
