@@ -1,7 +1,7 @@
 //! Opened devices: a GPU context per device, shared by all leases of it, with what was compiled for it.
 //!
-//! - [`wgpu`] (feature `wgpu`): device, queue and compute pipelines on any Vulkan device
-//! - [`cuda`] (feature `cuda`): context, stream and modules on NVIDIA devices
+//! - `wgpu` (feature `wgpu`): device, queue and compute pipelines on any Vulkan device
+//! - `cuda` (feature `cuda`): context, stream and modules on NVIDIA devices
 //! - `cache`: compiled once, shared, bounded
 //!
 //! Which backends exist is settled here, once: without a feature its module is replaced by one with nothing in it,

@@ -62,7 +62,7 @@ pub struct DeviceSample {
     pub device: DeviceId,
     /// The share of the last moments in which something ran on it, 0 to 1.
     pub utilisation: Option<f32>,
-    /// What is used of its memory, by everybody.
+    /// What is used of its memory, by everybody, the driver's own part included.
     pub vram_used: Option<ByteSize>,
     /// Of the die, in degrees Celsius.
     pub temperature_c: Option<f32>,

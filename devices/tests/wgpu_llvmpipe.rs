@@ -1,6 +1,8 @@
 //! The wgpu backend for real, on Mesa's software Vulkan driver: any Linux machine can run these.
 #![cfg(feature = "wgpu")]
 
+use std::path::Path;
+use std::process::Command;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
@@ -8,7 +10,7 @@ use std::time::Duration;
 use quark_base::ByteSize;
 use quark_devices::context::wgpu::{PipelineError, WgpuContext};
 use quark_devices::context::{AllocError, ContextError};
-use quark_devices::inventory::{Device, DeviceKind, Inventory, Source};
+use quark_devices::inventory::{Device, DeviceKind, Inventory, NoteKind, Source};
 use quark_devices::lease::DeviceLease;
 use quark_devices::ledger::OverLease;
 use quark_devices::pool::{DevicePool, LeaseError, PoolOptions};
@@ -25,6 +27,9 @@ fn double(@builtin(global_invocation_id) id: vec3<u32>) {
     }
 }
 ";
+
+/// A machine with GPUs, to have a device that this one lacks.
+const TOPOLOGY: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/topologies/laptop.toml");
 
 const NO_ADAPTER: &str = "no software Vulkan adapter (llvmpipe) on this machine: run `cargo xtask setup` to install mesa-vulkan-drivers";
 
@@ -99,6 +104,61 @@ fn wgpu_probe_lists_llvmpipe_as_a_cpu() {
     assert!(limits.max_storage_binding >= ByteSize::mib(128), "{limits:?}");
     assert!(limits.max_workgroup_invocations >= 256 && limits.min_subgroup_size > 0, "{limits:?}");
     assert!(adapter.features.timestamps && adapter.features.subgroups, "{:?}", adapter.features);
+}
+
+/// Runs `work` in a process of its own with these variables: the Vulkan loader reads them when it is loaded.
+fn in_process(test: &str, variables: &[(&str, &Path)], work: impl FnOnce()) {
+    const CHILD: &str = "QUARK_WGPU_CHILD";
+    if std::env::var(CHILD).is_ok_and(|child| child == test) {
+        return work();
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .env(CHILD, test)
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
+}
+
+fn nothing_but_a_note() {
+    let report = probe::wgpu::probe();
+    assert!(report.devices.is_empty(), "{report:?}");
+    assert!(matches!(report.notes.as_slice(), [note] if note.kind == NoteKind::Missing), "{report:?}");
+}
+
+#[test]
+fn wgpu_no_driver_is_a_note() {
+    let nowhere = Path::new("/nonexistent/driver.json");
+    let variables = [("VK_DRIVER_FILES", nowhere), ("VK_ICD_FILENAMES", nowhere)];
+    in_process("wgpu_no_driver_is_a_note", &variables, nothing_but_a_note);
+}
+
+#[test]
+fn wgpu_a_broken_loader_is_a_note() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["libvulkan.so.1", "libvulkan.so"] {
+        std::fs::write(folder.path().join(name), "no library").unwrap();
+    }
+    in_process("wgpu_a_broken_loader_is_a_note", &[("LD_LIBRARY_PATH", folder.path())], nothing_but_a_note);
+}
+
+#[test]
+fn wgpu_a_device_that_is_gone_is_a_typed_error() {
+    let nowhere = Path::new("/nonexistent/driver.json");
+    let variables = [("VK_DRIVER_FILES", nowhere), ("VK_ICD_FILENAMES", nowhere)];
+    in_process("wgpu_a_device_that_is_gone_is_a_typed_error", &variables, || {
+        let mut inventory = probe::this_machine();
+        inventory.devices =
+            vec![quark_devices::probe::simulated::load(Path::new(TOPOLOGY)).unwrap().devices[0].clone()];
+        inventory.devices[0].simulated = false;
+        let device = inventory.devices[0].clone();
+        let pool = DevicePool::open(Arc::new(inventory), PoolOptions::new());
+        let error = lease(&pool, &device, ByteSize::mib(1)).wgpu().unwrap_err();
+        assert!(matches!(error, ContextError::NoLibrary { .. }), "{error}");
+    });
 }
 
 #[test]
@@ -197,11 +257,14 @@ fn wgpu_a_buffer_above_the_device_limit_is_refused() {
     let (inventory, adapter) = machine();
     let options = PoolOptions::new().software_adapters(true).software_capacity(ByteSize::gib(1 << 20));
     let pool = DevicePool::open(Arc::new(inventory), options);
-    let held = lease(&pool, &adapter, ByteSize::gib(1 << 20));
-    for size in [1 << 49, u64::MAX] {
-        let error = held.create_buffer(&storage(size)).unwrap_err();
-        assert!(matches!(error, AllocError::Refused { .. } | AllocError::OverLease(_)), "{error}");
-    }
+    let all = pool.leasable(&adapter.id).unwrap();
+    assert_eq!(all, adapter.vram, "the heap bounds what can be leased");
+    let held = lease(&pool, &adapter, all);
+    let limit = held.wgpu().unwrap().limits.max_buffer_size;
+    let error = held.create_buffer(&storage(limit + 1)).unwrap_err();
+    assert!(matches!(error, AllocError::Refused { .. } | AllocError::OverLease(_)), "{error}");
+    let error = held.create_buffer(&storage(u64::MAX)).unwrap_err();
+    assert!(matches!(error, AllocError::OverLease(_)), "{error}");
     assert_eq!(held.used(), ByteSize::ZERO);
 }
 

@@ -88,7 +88,10 @@ impl PoolOptions {
         let told = self.capacities.get(&device.id).copied();
         match device.kind {
             DeviceKind::SoftwareAdapter if self.software_adapters => {
-                Ok((told.unwrap_or(self.software_capacity), ByteSize::ZERO))
+                let capacity = told.unwrap_or(self.software_capacity);
+                // Its heap is a part of main memory; without one, the limit is all there is to go by.
+                let heap = if device.vram.is_zero() { capacity } else { device.vram };
+                Ok((capacity.min(heap), ByteSize::ZERO))
             }
             DeviceKind::SoftwareAdapter => {
                 Err(LeaseError::SoftwareAdapter { device: device.id.clone(), name: device.name.clone() })

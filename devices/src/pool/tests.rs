@@ -113,6 +113,7 @@ fn what_cannot_be_leased_says_why() {
         simulated("dark", ByteSize::ZERO),
     ];
     devices[0].vram = ByteSize::gib(64);
+    devices.push(Device { vram: ByteSize::gib(1), ..of_kind("small", DeviceKind::SoftwareAdapter) });
     let inventory = Arc::new(inventory(devices));
     let pool = DevicePool::open(Arc::clone(&inventory), PoolOptions::new());
     let refused =
@@ -127,6 +128,7 @@ fn what_cannot_be_leased_says_why() {
         PoolOptions::new().software_adapters(true).capacity(DeviceId::new("dark"), ByteSize::gib(16));
     let pool = DevicePool::open(inventory, options);
     assert_eq!(pool.leasable(&DeviceId::new("software")), Ok(DEFAULT_SOFTWARE_CAPACITY));
+    assert_eq!(pool.leasable(&DeviceId::new("small")), Ok(ByteSize::gib(1)));
     assert_eq!(pool.leasable(&DeviceId::new("dark")), Ok(ByteSize::mib(15 * 1024 + 512)));
 }
 

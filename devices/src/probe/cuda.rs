@@ -1,7 +1,7 @@
 //! What the CUDA driver knows: the NVIDIA GPUs that this process may compute on.
 //!
 //! cudarc panics where a library or a symbol of it is missing. So the library is looked for first, and every first
-//! touch of it runs under [`guard`]. No context is opened: reading attributes needs none.
+//! touch of it runs under `guard`. No context is opened: reading attributes needs none.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -49,7 +49,11 @@ fn read(device: &Device, gpu: &Gpu<'_>) -> DeviceSample {
     DeviceSample {
         device: device.id.clone(),
         utilisation: gpu.utilization_rates().ok().map(|rates| rates.gpu.min(100) as f32 / 100.0),
-        vram_used: gpu.memory_info().ok().map(|memory| ByteSize::bytes(memory.used)),
+        // NVML counts what the driver keeps for itself apart; neither can be had by a lease.
+        vram_used: gpu
+            .memory_info()
+            .ok()
+            .map(|memory| ByteSize::bytes(memory.used.saturating_add(memory.reserved))),
         temperature_c: gpu.temperature(TemperatureSensor::Gpu).ok().map(|degrees| degrees as f32),
         power_w: gpu.power_usage().ok().map(|milliwatts| milliwatts as f32 / 1000.0),
         clocks_mhz: clocks(gpu),
