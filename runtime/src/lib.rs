@@ -1,1 +1,34 @@
-//! Placeholder.
+//! The actor runtime of one silo: activations, turns, mailboxes, devices, streams, prewarming.
+//!
+//! What does not belong here: networks, databases, macros, the command line. The runtime talks to the world
+//! through ports.
+//!
+//! - [`actor`], [`actor_ref`], [`call`], [`context`], [`error`]: what users and their macros see
+//! - [`turn`]: how a message runs: word, slot, task, executor, loan. All of the runtime's `unsafe`
+//! - `activation`, `host`, `services`: how actors come and go, per type and per silo
+//! - [`streams`], `prewarm`: publishing, and activating ahead of the first message
+//! - [`runtime`], [`grid`]: starting and stopping, and the handle on it all
+
+mod activation;
+pub mod actor;
+pub mod actor_ref;
+pub mod call;
+mod chain;
+pub mod context;
+pub mod error;
+pub mod grid;
+mod host;
+mod prewarm;
+pub mod runtime;
+mod services;
+pub mod streams;
+pub mod turn;
+
+pub use actor::{Actor, ActorSpec, Create, DeactivationReason, HookError, Method, Methods, ToKey};
+pub use actor_ref::ActorRef;
+pub use call::{Ask, Call};
+pub use context::{Cx, DeviceAbsent, RequestContext, TraceParent};
+pub use error::{ActivationCause, ActivationError, CallChain, CallError};
+pub use grid::{Grid, Published};
+pub use runtime::{Runtime, RuntimeBuilder, Shutdown, StartError};
+pub use streams::PublishError;

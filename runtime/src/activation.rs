@@ -1,0 +1,206 @@
+//! How actors come to life and leave it.
+//!
+//! An activation that needs nothing but a constructor happens on the spot. Any other runs on the load lane:
+//! a device is chosen and leased, the actor is made, its `#[on_activate]` runs under the type's limit. Messages
+//! that arrive meanwhile wait; all of them get the same error if it fails, and nothing of the attempt is left.
+
+use std::future::{Future, poll_fn};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quark_devices::lease::DeviceLease;
+use quark_devices::pool::LeaseError;
+use quark_placement::{DeviceHint, GpuNeed, NoDevice, choose_device};
+use tokio::time::timeout;
+
+use crate::actor::{Actor, DeactivationReason, HookError};
+use crate::context::Cx;
+use crate::error::{ActivationCause, ActivationError, CallError, Failure};
+use crate::turn::task::panic_message;
+use crate::turn::{Executor, Resident};
+
+/// Times a lease is tried again because somebody else took the memory between choice and grant.
+const LEASE_TRIES: u32 = 8;
+
+/// How long an activation waits for memory that others are asked to give back.
+const EVICTION_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Begins the activation of a slot that is `Activating`.
+pub(crate) fn start<A: Actor>(mut resident: Resident<A>) {
+    let host = resident.slot.host.clone();
+    host.services.activation_begins();
+    if host.activates_instantly() {
+        match host.create(&resident.slot.key) {
+            Ok(actor) => {
+                resident.fill(actor);
+                resident.settle_active(None);
+            }
+            Err(cause) => fail(resident, cause),
+        }
+        return;
+    }
+    let lanes = host.services.lanes.handle.clone();
+    lanes.spawn(async move {
+        match make(&mut resident).await {
+            Ok(executor) => resident.settle_active(executor),
+            Err(cause) => fail(resident, cause),
+        }
+    });
+}
+
+fn fail<A: Actor>(resident: Resident<A>, cause: ActivationCause) {
+    let host = resident.slot.host.clone();
+    let error = Arc::new(host.activation_error(&resident.slot.key, cause));
+    tracing::debug!(%error, "activation failed");
+    host.services.prewarmer.activation_failed(&resident.slot.actor_id());
+    resident.slot.word.end_watch();
+    if let Some(lease) = &resident.slot.mailbox().extra().lease {
+        host.services.tenants.leave(lease.id());
+    }
+    resident.settle_vacant(Some(&|| failure_of(&error)));
+    host.services.activation_ends();
+}
+
+/// What a caller hears of a failed activation.
+pub(crate) fn failure_of(error: &Arc<ActivationError>) -> Failure {
+    match &error.cause {
+        ActivationCause::NoDevice(lacks) => CallError::NoDevice(lacks.clone()),
+        ActivationCause::Stopping => CallError::Draining { actor: error.actor.clone() },
+        _ => CallError::Activation(error.clone()),
+    }
+}
+
+/// Gives the executor that the actor is bound to, if it is.
+async fn make<A: Actor>(resident: &mut Resident<A>) -> Result<Option<Arc<Executor>>, ActivationCause> {
+    let host = resident.slot.host.clone();
+    let services = &host.services;
+    let mut lane = None;
+    let mut executor = None;
+    if let Some(need) = &host.spec.gpu {
+        match lease(resident, need).await {
+            Ok(lease) => {
+                let device = lease.device().id.clone();
+                lane = services.lanes.of(&device);
+                executor = services.device_executors.get(&device).cloned();
+                services.tenants.enter(lease.id(), resident.slot.clone());
+                resident.slot.mailbox().extra().lease = Some(Arc::new(lease));
+            }
+            Err(ActivationCause::NoDevice(lacks)) if need.optional => {
+                resident.slot.mailbox().extra().no_device = Some(lacks);
+            }
+            Err(cause) => return Err(cause),
+        }
+    }
+    let _permit = match &lane {
+        Some(lane) => Some(lane.acquire().await.map_err(|_| ActivationCause::Stopping)?),
+        None => None,
+    };
+    let actor = host.create(&resident.slot.key)?;
+    resident.fill(actor);
+    if !A::ON_ACTIVATE {
+        return Ok(executor);
+    }
+    let cx = Cx::of_hook(resident.slot.clone());
+    let limit = host.spec.activation_limit;
+    let Some(actor) = resident.actor() else { return Err(ActivationCause::Stopping) };
+    match timeout(limit, contained(actor.on_activate(&cx))).await {
+        Ok(Ok(Ok(()))) => Ok(executor),
+        Ok(Ok(Err(error))) => Err(ActivationCause::Failed(error)),
+        Ok(Err(panic)) => Err(ActivationCause::Panicked(panic)),
+        Err(_) => Err(ActivationCause::TimedOut(limit)),
+    }
+}
+
+/// Chooses a device and leases the declared memory of it. When only memory is missing, idle actors are asked to
+/// give theirs back, cheapest first, and their memory is waited for.
+async fn lease<A: Actor>(resident: &Resident<A>, need: &GpuNeed) -> Result<DeviceLease, ActivationCause> {
+    let services = &resident.slot.host.services;
+    let pool = &services.devices;
+    let owner = resident.slot.actor_id().to_string();
+    let hint =
+        DeviceHint { api: services.api, allow_simulated: services.allow_simulated, ..DeviceHint::default() };
+    let mut last = None;
+    for _ in 0..LEASE_TRIES {
+        // Asked for before the look at the books, so that memory freed in between is not missed.
+        let freed = pool.memory_freed();
+        match choose_device(pool.inventory(), &pool.usage(), need, &hint) {
+            Ok(chosen) => match pool.lease(&chosen.device, need.vram, &owner, Duration::ZERO) {
+                Ok(lease) => return Ok(lease),
+                Err(error @ LeaseError::Shortfall(_)) => last = Some(ActivationCause::Lease(Box::new(error))),
+                Err(error) => return Err(ActivationCause::Lease(Box::new(error))),
+            },
+            Err(lacks) => {
+                let evicting = evict(resident, &lacks);
+                last = Some(ActivationCause::NoDevice(Arc::new(lacks)));
+                if !evicting || timeout(EVICTION_PATIENCE, freed).await.is_err() {
+                    break;
+                }
+            }
+        }
+    }
+    Err(last.unwrap_or(ActivationCause::Stopping))
+}
+
+/// Asks the cheapest idle owners of a full device to give their memory back. False if nobody can.
+fn evict<A: Actor>(resident: &Resident<A>, lacks: &NoDevice) -> bool {
+    let services = &resident.slot.host.services;
+    lacks.full_devices().any(|device| {
+        let victims = services.devices.victims(device, lacks.need.vram);
+        victims.into_iter().filter(|&lease| services.tenants.evict(lease)).count() > 0
+    })
+}
+
+/// Ends an activation that is `Deactivating`.
+pub(crate) fn end<A: Actor>(mut resident: Resident<A>, why: DeactivationReason) {
+    let host = resident.slot.host.clone();
+    // After a panic the state may be torn, so the actor's own code does not see it again.
+    if !A::ON_DEACTIVATE || why == DeactivationReason::Panicked {
+        return finish(resident);
+    }
+    let limit = host.spec.activation_limit;
+    let handle = resident.slot.node_executor().handle().clone();
+    handle.spawn(async move {
+        let cx = Cx::of_hook(resident.slot.clone());
+        if let Some(actor) = resident.actor() {
+            let ended = timeout(limit, contained(actor.on_deactivate(&cx, why))).await;
+            let actor = resident.slot.actor_id();
+            match ended {
+                Ok(Ok(Ok(()))) => {}
+                Ok(Ok(Err(error))) => tracing::warn!(%actor, %error, "on_deactivate failed"),
+                Ok(Err(panic)) => tracing::error!(%actor, %panic, "on_deactivate panicked"),
+                Err(_) => tracing::warn!(%actor, ?limit, "on_deactivate took too long and was dropped"),
+            }
+        }
+        drop(cx);
+        finish(resident);
+    });
+}
+
+fn finish<A: Actor>(resident: Resident<A>) {
+    let (slot, host) = (resident.slot.clone(), resident.slot.host.clone());
+    slot.word.end_watch();
+    if let Some(lease) = &slot.mailbox().extra().lease {
+        host.services.tenants.leave(lease.id());
+    }
+    if host.is_draining() {
+        let actor = slot.actor_id();
+        resident.settle_vacant(Some(&|| CallError::Draining { actor: actor.clone() }));
+    } else {
+        resident.settle_vacant(None);
+    }
+    host.services.activation_ends();
+}
+
+/// Polls a hook with its panics caught.
+async fn contained(
+    hook: impl Future<Output = Result<(), HookError>>,
+) -> Result<Result<(), HookError>, Box<str>> {
+    let mut hook = pin!(hook);
+    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| hook.as_mut().poll(cx))) {
+        Ok(polled) => polled.map(Ok),
+        Err(payload) => std::task::Poll::Ready(Err(panic_message(payload))),
+    })
+    .await
+}

@@ -1,0 +1,265 @@
+//! What an actor type is to the runtime: its spec, its hooks, its methods. Written by the macros.
+
+use std::error::Error;
+use std::fmt;
+use std::future::{Future, ready};
+use std::time::Duration;
+
+use quark_base::Key;
+use quark_placement::GpuNeed;
+
+use crate::actor_ref::ActorRef;
+use crate::context::Cx;
+use crate::streams::Subscriptions;
+use crate::turn::TurnMode;
+
+/// An actor type. `#[derive(Actor)]` implements it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an actor",
+    label = "put `#[derive(Actor)]` on the struct and `#[methods]` on its impl block"
+)]
+pub trait Actor: Methods + Send + 'static {
+    /// What the type declared about itself.
+    const SPEC: ActorSpec;
+    /// The typed reference that callers hold.
+    type Ref: Clone + Send + Sync + From<ActorRef<Self>>;
+}
+
+/// An actor type whose activations need nothing from outside. `#[derive(Actor)]` implements it unless the type
+/// says `#[actor(factory)]`.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no constructor of its own",
+    label = "it says `#[actor(factory)]`: host it with `.host_with::<{Self}>(|key| …)`"
+)]
+pub trait Create: Actor {
+    /// A fresh actor, before its state is loaded and `#[on_activate]` runs.
+    fn create() -> Self;
+}
+
+/// The methods and hooks of an actor type. `#[methods]` implements it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` has no `#[methods]` block",
+    label = "write `#[methods] impl {Self} {{ … }}`; it may be empty"
+)]
+pub trait Methods: Sized + Send + 'static {
+    /// The type's interface, in the order of its block.
+    const METHODS: &'static [MethodSpec];
+    /// Whether there is an `#[on_activate]` method. Without one an activation needs no load lane.
+    const ON_ACTIVATE: bool = false;
+    /// Whether there is an `#[on_deactivate]` method.
+    const ON_DEACTIVATE: bool = false;
+
+    /// Runs the `#[on_activate]` method.
+    fn on_activate<'a>(&'a mut self, _cx: &'a Cx) -> impl Future<Output = Result<(), HookError>> + Send + 'a {
+        ready(Ok(()))
+    }
+
+    /// Runs the `#[on_deactivate]` method.
+    fn on_deactivate<'a>(
+        &'a mut self,
+        _cx: &'a Cx,
+        _why: DeactivationReason,
+    ) -> impl Future<Output = Result<(), HookError>> + Send + 'a {
+        ready(Ok(()))
+    }
+
+    /// Names the `#[on_stream]` methods.
+    fn subscribe(_subscriptions: &mut Subscriptions<Self>)
+    where
+        Self: Actor,
+    {
+    }
+}
+
+/// What a hook may fail with.
+pub type HookError = Box<dyn Error + Send + Sync>;
+
+/// One method of an actor type, as a message.
+pub trait Method<A: Actor>: Send + 'static {
+    /// Exclusive (`&mut self`) or shared (`&self`).
+    type Mode: TurnMode<A>;
+    /// What it answers.
+    type Ok: Send + 'static;
+    /// Its own error; [`Infallible`](std::convert::Infallible) if it returns no `Result`.
+    type Error: Send + 'static;
+    /// Which entry of [`Methods::METHODS`] it is.
+    const INDEX: usize;
+
+    /// Runs it.
+    fn run<'a>(
+        self,
+        actor: <Self::Mode as TurnMode<A>>::Borrow<'a>,
+        cx: &'a Cx,
+    ) -> impl Future<Output = Result<Self::Ok, Self::Error>> + Send + 'a;
+}
+
+/// A `Result` under whatever name; lets the macros take apart a return type that is an alias.
+pub trait ResultLike {
+    /// The success type.
+    type Ok;
+    /// The error type.
+    type Error;
+}
+
+impl<T, E> ResultLike for Result<T, E> {
+    type Ok = T;
+    type Error = E;
+}
+
+/// What is known of a method without running it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MethodSpec {
+    /// Its wire name: the function's name.
+    pub name: &'static str,
+    /// Whether it takes `&mut self`.
+    pub exclusive: bool,
+}
+
+/// What an actor type declared with `#[actor(…)]`, with defaults for the rest.
+#[derive(Clone, Copy, Debug)]
+pub struct ActorSpec {
+    /// Its wire name.
+    pub name: &'static str,
+    /// Its Rust name, for messages to the programmer.
+    pub rust_type: &'static str,
+    /// How long an activation may go unused before it is deactivated.
+    pub idle: Duration,
+    /// Messages that may wait for one activation; the next one is `Overloaded`.
+    pub mailbox: u32,
+    /// How long an activation may take.
+    pub activation_limit: Duration,
+    /// What device it needs.
+    pub gpu: Option<GpuNeed>,
+    /// When to activate it ahead of its first message.
+    pub prewarm: &'static [PrewarmSpec],
+}
+
+impl ActorSpec {
+    /// Idle time of a type that names none: long enough that a user who comes back after a coffee finds their
+    /// actors warm, short enough that a day's actors do not pile up. Orleans collects after 15 minutes.
+    pub const IDLE: Duration = Duration::from_secs(15 * 60);
+    /// Mailbox bound of a type that names none. A caller that waits behind 10,000 turns of 10 µs waits 100 ms;
+    /// behind more it had better hear `Overloaded`.
+    pub const MAILBOX: u32 = 10_000;
+    /// Activation limit of a type that names none. Loading 80 GiB of weights at 2 GiB/s takes 40 s.
+    pub const ACTIVATION_LIMIT: Duration = Duration::from_secs(60);
+
+    /// A type that declares nothing but its name.
+    pub const fn new(name: &'static str, rust_type: &'static str) -> Self {
+        Self {
+            name,
+            rust_type,
+            idle: Self::IDLE,
+            mailbox: Self::MAILBOX,
+            activation_limit: Self::ACTIVATION_LIMIT,
+            gpu: None,
+            prewarm: &[],
+        }
+    }
+}
+
+/// One `prewarm(…)` of a type: an event on `stream` with key K announces that actor K is needed within `lead`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PrewarmSpec {
+    /// The stream namespace to watch.
+    pub stream: &'static str,
+    /// How long after the event the first message is expected.
+    pub lead: Duration,
+    /// The share of events that must really be followed by a message; below it the rule is no longer acted on.
+    pub confidence: f64,
+}
+
+/// Why an activation ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeactivationReason {
+    /// Nobody called it for its type's idle time.
+    Idle,
+    /// It was asked for, by the actor or from outside.
+    Requested,
+    /// A turn panicked; its hooks do not run, since its state may be torn.
+    Panicked,
+    /// It was warmed ahead of a message that did not come.
+    PrewarmExpired,
+    /// Its device's memory is needed by another actor.
+    Evicted,
+    /// The silo is shutting down.
+    Shutdown,
+}
+
+impl fmt::Display for DeactivationReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Idle => "idle",
+            Self::Requested => "requested",
+            Self::Panicked => "panicked",
+            Self::PrewarmExpired => "prewarm expired",
+            Self::Evicted => "evicted",
+            Self::Shutdown => "shutdown",
+        })
+    }
+}
+
+/// What can name an actor: text, or an integer that is written in decimal.
+pub trait ToKey {
+    /// Calls `use_key` with the key's text.
+    fn with_key<R>(&self, use_key: impl FnOnce(&str) -> R) -> R;
+}
+
+impl ToKey for str {
+    fn with_key<R>(&self, use_key: impl FnOnce(&str) -> R) -> R {
+        use_key(self)
+    }
+}
+
+impl ToKey for String {
+    fn with_key<R>(&self, use_key: impl FnOnce(&str) -> R) -> R {
+        use_key(self)
+    }
+}
+
+impl ToKey for Key {
+    fn with_key<R>(&self, use_key: impl FnOnce(&str) -> R) -> R {
+        use_key(self.as_str())
+    }
+}
+
+impl<K: ToKey + ?Sized> ToKey for &K {
+    fn with_key<R>(&self, use_key: impl FnOnce(&str) -> R) -> R {
+        (**self).with_key(use_key)
+    }
+}
+
+impl ToKey for u64 {
+    fn with_key<R>(&self, use_key: impl FnOnce(&str) -> R) -> R {
+        const DIGITS: usize = 20;
+        let mut text = [0u8; DIGITS];
+        let (mut rest, mut first) = (*self, DIGITS);
+        loop {
+            first -= 1;
+            text[first] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        use_key(str::from_utf8(&text[first..]).unwrap_or_default())
+    }
+}
+
+impl ToKey for u32 {
+    fn with_key<R>(&self, use_key: impl FnOnce(&str) -> R) -> R {
+        u64::from(*self).with_key(use_key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_integer_key_is_its_decimal_text() {
+        for number in [0, 7, 10, u64::from(u32::MAX), u64::MAX] {
+            assert_eq!(number.with_key(str::to_owned), number.to_string());
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! What a method can ask about the turn it runs in, and what travels with a call.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quark_base::{ActorId, Key};
+use quark_devices::lease::DeviceLease;
+use quark_placement::NoDevice;
+
+use crate::actor::DeactivationReason;
+use crate::grid::Grid;
+use crate::turn::{AnySlot, Lend, ScopeRef};
+
+/// Metadata entries that one request may carry.
+pub const METADATA_MAX: usize = 64;
+
+/// A turn's context: who is running, for whom, and on which device.
+///
+/// Methods take it as `cx: &Cx` where they need it. [`Cx::detached`] makes one for a test that calls a method
+/// directly.
+pub struct Cx {
+    scope: ScopeRef,
+    turn: usize,
+    request: Request,
+    detached: Option<Box<Detached>>,
+}
+
+struct Detached {
+    actor: ActorId,
+    device: Option<Arc<DeviceLease>>,
+}
+
+impl Cx {
+    /// # Safety
+    /// `slot` must outlive the value.
+    #[inline]
+    pub(crate) unsafe fn of_turn(slot: NonNull<dyn AnySlot>, turn: usize, request: Request) -> Self {
+        // SAFETY: the caller's promise.
+        let scope = unsafe { ScopeRef::turn(slot) };
+        Self { scope, turn, request, detached: None }
+    }
+
+    /// The context of an activation's or deactivation's hook.
+    pub(crate) fn of_hook(slot: Arc<dyn AnySlot>) -> Self {
+        Self { scope: ScopeRef::Owned(slot), turn: 0, request: Request::default(), detached: None }
+    }
+
+    /// A context without a silo, for a test that calls a method directly. Its grid hosts nothing.
+    pub fn detached(actor_type: &'static str, key: impl Into<Key>) -> Self {
+        let actor = ActorId { actor_type, key: key.into() };
+        let detached = Some(Box::new(Detached { actor, device: None }));
+        Self { scope: ScopeRef::Detached, turn: 0, request: Request::default(), detached }
+    }
+
+    /// The same, on a device.
+    pub fn with_device(mut self, device: Arc<DeviceLease>) -> Self {
+        if let Some(detached) = &mut self.detached {
+            detached.device = Some(device);
+        }
+        self
+    }
+
+    /// The same, with what a caller would have sent along.
+    pub fn with_request(mut self, context: RequestContext) -> Self {
+        self.request.context = Some(Arc::new(context));
+        self
+    }
+
+    /// The actor that is running.
+    pub fn actor(&self) -> ActorId {
+        match (self.scope.slot(), &self.detached) {
+            (Some(slot), _) => slot.id(),
+            (None, Some(detached)) => detached.actor.clone(),
+            (None, None) => ActorId { actor_type: "", key: "".into() },
+        }
+    }
+
+    /// The running actor's key.
+    pub fn key(&self) -> Key {
+        self.actor().key
+    }
+
+    /// The way to other actors and to streams.
+    pub fn grid(&self) -> Grid {
+        self.scope.slot().map_or_else(Grid::empty, AnySlot::grid)
+    }
+
+    /// The actor's share of its device.
+    ///
+    /// # Errors
+    /// [`DeviceAbsent`] when the type declares no `gpu(…)`, or declares it optional and none fits: the actor then
+    /// runs on the CPU.
+    pub fn device(&self) -> Result<Arc<DeviceLease>, DeviceAbsent> {
+        match (self.scope.slot(), &self.detached) {
+            (Some(slot), _) => slot.device(),
+            (None, Some(detached)) => detached.device.clone().ok_or(DeviceAbsent::Detached),
+            (None, None) => Err(DeviceAbsent::Detached),
+        }
+    }
+
+    /// Lends the running actor to its own call chain while `future` is awaited.
+    ///
+    /// The loan takes the `&mut self` borrow, so the compiler proves that the waiting method touches nothing,
+    /// and calls of the same chain may run on the actor meanwhile, one after another. Everybody else waits as
+    /// usual. The method goes on only between those turns, and dropping the future ends the loan; calls of the
+    /// chain that then still wait for it end in [`CallError::Deadlock`](crate::CallError::Deadlock).
+    ///
+    /// Await it in the method itself: inside a future that is boxed apart it lends nothing.
+    pub fn lend<'a, A: Send + 'static, F: Future>(&'a self, actor: &'a mut A, future: F) -> Lend<'a, F> {
+        Lend::new(self, actor, future)
+    }
+
+    /// Asks for this actor's deactivation as soon as no turn runs on it. Messages that wait begin the next one.
+    pub fn deactivate(&self) {
+        if let Some(slot) = self.scope.slot() {
+            slot.request_deactivation(DeactivationReason::Requested);
+        }
+    }
+
+    /// When the caller stops waiting. Calls made from here inherit it.
+    pub fn deadline(&self) -> Option<Instant> {
+        self.request.deadline
+    }
+
+    /// What the caller has left of its deadline; zero once it has passed.
+    pub fn time_left(&self) -> Option<Duration> {
+        self.request.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    /// What the caller sent along. Calls made from here send the same.
+    pub fn request(&self) -> Option<&RequestContext> {
+        self.request.context.as_deref()
+    }
+
+    /// The id that ties together all that one outside request set off.
+    pub fn correlation_id(&self) -> Option<&str> {
+        self.request()?.correlation_id.as_deref()
+    }
+
+    /// The W3C trace parent of the request.
+    pub fn trace_parent(&self) -> Option<TraceParent> {
+        self.request()?.trace_parent
+    }
+
+    /// An entry of the request's metadata.
+    pub fn metadata(&self, name: &str) -> Option<&str> {
+        self.request()?.metadata.get(name).map(String::as_str)
+    }
+
+    pub(crate) fn slot(&self) -> Option<&dyn AnySlot> {
+        self.scope.slot()
+    }
+
+    pub(crate) fn turn(&self) -> usize {
+        self.turn
+    }
+
+    pub(crate) fn carried(&self) -> &Request {
+        &self.request
+    }
+}
+
+impl fmt::Debug for Cx {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cx")
+            .field("actor", &self.actor())
+            .field("request", &self.request)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a turn has no device.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum DeviceAbsent {
+    /// The type asks for none.
+    #[error("{actor_type} declares no device; add gpu(vram = …) to its #[actor(…)]")]
+    NotDeclared {
+        /// The actor type.
+        actor_type: &'static str,
+    },
+    /// The type's need is optional, and no device fits it.
+    #[error("{0}")]
+    NoneFits(Arc<NoDevice>),
+    /// The context was made in a test without a device.
+    #[error("this context was made without a device; give it one with Cx::with_device")]
+    Detached,
+}
+
+/// What travels with one call.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Request {
+    pub(crate) context: Option<Arc<RequestContext>>,
+    pub(crate) deadline: Option<Instant>,
+}
+
+/// What a request carries through every call it sets off.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestContext {
+    /// Ties together all that one outside request set off.
+    pub correlation_id: Option<Arc<str>>,
+    /// W3C Trace Context.
+    pub trace_parent: Option<TraceParent>,
+    /// Free entries, at most [`METADATA_MAX`]; further ones are not taken.
+    metadata: BTreeMap<String, String>,
+}
+
+impl RequestContext {
+    /// An empty context.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets the correlation id.
+    pub fn correlation_id(mut self, id: impl Into<Arc<str>>) -> Self {
+        self.correlation_id = Some(id.into());
+        self
+    }
+
+    /// Sets the trace parent.
+    pub fn trace_parent(mut self, parent: TraceParent) -> Self {
+        self.trace_parent = Some(parent);
+        self
+    }
+
+    /// Adds a metadata entry, unless there are [`METADATA_MAX`] already.
+    pub fn metadata(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let name = name.into();
+        if self.metadata.len() < METADATA_MAX || self.metadata.contains_key(&name) {
+            self.metadata.insert(name, value.into());
+        }
+        self
+    }
+
+    /// An entry of the metadata.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.metadata.get(name).map(String::as_str)
+    }
+}
+
+/// The `traceparent` header of [W3C Trace Context](https://www.w3.org/TR/trace-context/), version 00.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TraceParent {
+    /// The whole trace.
+    pub trace_id: u128,
+    /// The span that sent this.
+    pub parent_id: u64,
+    /// Bit 0: sampled.
+    pub flags: u8,
+}
+
+/// Why a text is no [`TraceParent`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no W3C traceparent; it looks like 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01")]
+pub struct ParseTraceParentError;
+
+impl std::str::FromStr for TraceParent {
+    type Err = ParseTraceParentError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parts: Vec<&str> = text.split('-').collect();
+        let &[version, trace, parent, flags] = parts.as_slice() else { return Err(ParseTraceParentError) };
+        let hex = |part: &str, digits: usize| {
+            let lower = part.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+            (part.len() == digits && lower).then(|| u128::from_str_radix(part, 16).ok()).flatten()
+        };
+        let known = version == "00";
+        match (hex(trace, 32), hex(parent, 16), hex(flags, 2)) {
+            (Some(trace_id), Some(parent_id), Some(flags)) if known && trace_id != 0 && parent_id != 0 => {
+                Ok(Self { trace_id, parent_id: parent_id as u64, flags: flags as u8 })
+            }
+            _ => Err(ParseTraceParentError),
+        }
+    }
+}
+
+impl fmt::Display for TraceParent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace_id, self.parent_id, self.flags)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trace_parent_survives_its_text() {
+        let text = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        let parent: TraceParent = text.parse().unwrap();
+        assert_eq!(parent.to_string(), text);
+    }
+
+    #[test]
+    fn a_malformed_trace_parent_is_refused() {
+        for text in [
+            "",
+            "00-0-0-0",
+            "01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+        ] {
+            assert_eq!(text.parse::<TraceParent>(), Err(ParseTraceParentError), "{text}");
+        }
+    }
+
+    #[test]
+    fn metadata_is_bounded() {
+        let full = (0..METADATA_MAX + 5)
+            .fold(RequestContext::new(), |context, n| context.metadata(n.to_string(), ""));
+        assert_eq!(full.metadata.len(), METADATA_MAX);
+        assert_eq!(full.metadata("0", "changed").get("0"), Some("changed"));
+    }
+
+    #[test]
+    fn a_detached_context_names_its_actor_and_has_no_device() {
+        let cx = Cx::detached("test.actor", "a");
+        assert_eq!(cx.actor().to_string(), "test.actor/a");
+        assert!(matches!(cx.device(), Err(DeviceAbsent::Detached)));
+    }
+}

@@ -1,0 +1,179 @@
+//! The handle through which everything is reached: actors by type and key, streams by name.
+
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use quark_base::{ActorId, SiloId, StreamId};
+use quark_devices::pool::DevicePool;
+use quark_predictive::Score;
+
+use crate::actor::{Actor, ToKey};
+use crate::actor_ref::ActorRef;
+use crate::host::{AnyHost, Host, Hosted};
+use crate::services::Services;
+use crate::streams::PublishError;
+
+/// The actor types of one silo.
+pub(crate) struct Hosts {
+    pub(crate) services: Option<Arc<Services>>,
+    by_type: HashMap<TypeId, Arc<dyn AnyHost>>,
+}
+
+impl Hosts {
+    pub(crate) fn new(services: Option<Arc<Services>>, by_type: HashMap<TypeId, Arc<dyn AnyHost>>) -> Self {
+        Self { services, by_type }
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<dyn AnyHost>> {
+        self.by_type.values()
+    }
+
+    pub(crate) fn named(&self, name: &str) -> Option<&Arc<dyn AnyHost>> {
+        self.all().find(|host| host.name() == name)
+    }
+
+    fn of<A: Actor>(&self) -> Option<&Arc<Host<A>>> {
+        let host = self.by_type.get(&TypeId::of::<A>())?;
+        host.as_any().downcast_ref::<Hosted<A>>().map(|hosted| &hosted.0)
+    }
+
+    /// Lets a prewarmed actor go that nobody called.
+    pub(crate) fn end_prewarm(&self, actor: &ActorId) {
+        if let Some(host) = self.named(actor.actor_type) {
+            host.end_prewarm(&actor.key);
+        }
+    }
+}
+
+/// A handle on the grid. Cheap to clone; it does not keep the silo running.
+#[derive(Clone)]
+pub struct Grid {
+    hosts: Arc<Hosts>,
+}
+
+impl Grid {
+    pub(crate) fn over(hosts: Arc<Hosts>) -> Self {
+        Self { hosts }
+    }
+
+    /// A grid that hosts nothing: what is left of one that has stopped.
+    pub(crate) fn empty() -> Self {
+        Self::over(Arc::new(Hosts::new(None, HashMap::new())))
+    }
+
+    /// The actor of type `A` with this key, wherever it is and whether it is active or not.
+    ///
+    /// Nothing happens until it is called. If no silo hosts the type, each call says so.
+    pub fn actor<A: Actor>(&self, key: impl ToKey) -> A::Ref {
+        let slot = self.hosts.of::<A>().map(|host| key.with_key(|key| host.slot(key)));
+        A::Ref::from(ActorRef::new(slot))
+    }
+
+    /// Publishes `item` to the stream `namespace/key`. Completes when every subscriber's mailbox has it; a full
+    /// one is waited for.
+    ///
+    /// Dropping the future half-way leaves the item with those subscribers that have it already.
+    ///
+    /// # Errors
+    /// [`PublishError`], when the stream has no reader or carries another type, or a subscriber refuses the item.
+    pub async fn publish<T: Clone + Send + 'static>(
+        &self,
+        stream: &StreamId,
+        item: T,
+    ) -> Result<Published, PublishError> {
+        let Some(services) = &self.hosts.services else {
+            return Err(PublishError::NobodyReads { stream: stream.clone(), read: Vec::new() });
+        };
+        let watched = self.announce(services, stream);
+        let (subscribers, waiting) = services.streams.deliver(stream, item, watched)?;
+        for delivery in waiting {
+            delivery.await.map_err(|cause| PublishError::NotDelivered {
+                stream: stream.clone(),
+                actor_type: "a subscriber",
+                cause: Box::new(cause),
+            })?;
+        }
+        Ok(Published { subscribers })
+    }
+
+    /// Tells the predictors of an event and begins what they ask for. True if any of them listens.
+    fn announce(&self, services: &Services, stream: &StreamId) -> bool {
+        for prewarm in services.prewarmer.on_event(stream.namespace(), stream.key()) {
+            if let Some(host) = self.hosts.named(prewarm.actor.actor_type) {
+                host.prewarm(&prewarm.actor.key);
+            }
+        }
+        services.prewarmer.watches(stream.namespace())
+    }
+
+    /// The silo behind this handle; `None` once it is gone.
+    pub fn silo(&self) -> Option<SiloId> {
+        self.hosts.services.as_ref().map(|services| services.silo)
+    }
+
+    /// The silo's devices and the books on their memory.
+    pub fn devices(&self) -> Option<&Arc<DevicePool>> {
+        self.hosts.services.as_ref().map(|services| &services.devices)
+    }
+
+    /// How prewarming has done since the silo started.
+    pub fn prewarm_score(&self) -> Score {
+        self.hosts.services.as_ref().map(|services| services.prewarmer.score()).unwrap_or_default()
+    }
+
+    /// Asks an actor to deactivate as soon as no turn runs on it; nothing happens if it is not active.
+    pub fn deactivate<A: Actor>(&self, key: impl ToKey) {
+        if let Some(host) = self.hosts.of::<A>() {
+            let slot = key.with_key(|key| host.slot(key));
+            crate::turn::AnySlot::request_deactivation(&*slot, crate::actor::DeactivationReason::Requested);
+        }
+    }
+
+    /// What the silo is doing, for reports.
+    pub fn census(&self) -> Census {
+        let services = self.hosts.services.as_ref();
+        Census {
+            activations: services.map_or(0, |services| services.activations.load(Ordering::Acquire)),
+            types: self
+                .hosts
+                .all()
+                .map(|host| TypeCensus { name: host.name(), active: host.active(), queued: host.queued() })
+                .collect(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Grid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Grid").field("silo", &self.silo()).finish_non_exhaustive()
+    }
+}
+
+/// Where an item went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// How many actor types took it. Zero if only predictors listen.
+    pub subscribers: usize,
+}
+
+/// A count of a silo's actors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Census {
+    /// Actors that are active, or on the way there or back.
+    pub activations: usize,
+    /// The same by type.
+    pub types: Vec<TypeCensus>,
+}
+
+/// The actors of one type.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TypeCensus {
+    /// The type's wire name.
+    pub name: &'static str,
+    /// Active ones.
+    pub active: usize,
+    /// Messages that wait for them.
+    pub queued: u64,
+}

@@ -1,0 +1,327 @@
+//! One actor type on one silo: its catalog of slots, its options, and what is known of its methods' speed.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use papaya::HashMap;
+use quark_base::Key;
+use tokio::sync::Notify;
+
+use crate::actor::{Actor, ActorSpec, DeactivationReason, HookError};
+use crate::error::{ActivationCause, ActivationError};
+use crate::grid::{Grid, Hosts};
+use crate::services::{Services, TICK};
+use crate::turn::task::panic_message;
+use crate::turn::{AnySlot, Phase, Slot, local};
+
+/// A method whose polls take longer than this on average is not run on its caller's thread: a caller's timeout,
+/// `select!` and fan-out over many actors would lose their meaning. Ten thousand times the cost of the call
+/// itself is saved at most once in a thousand; a tokio worker that is away for 50 µs is still a good citizen.
+const INLINE_POLL_MAX: Duration = Duration::from_micros(50);
+
+/// The first polls of a method are all timed, then one in so many.
+const ALWAYS_TIMED: u32 = 8;
+const TIMED_ONE_IN: u32 = 64;
+
+/// Makes a fresh actor for a key.
+pub(crate) type Factory<A> = Box<dyn Fn(&Key) -> Result<A, HookError> + Send + Sync>;
+
+/// One actor type on one silo.
+pub(crate) struct Host<A: Actor> {
+    pub(crate) spec: ActorSpec,
+    slots: HashMap<Key, Arc<Slot<A>>>,
+    factory: Factory<A>,
+    methods: Box<[MethodSpeed]>,
+    pub(crate) services: Arc<Services>,
+    hosts: Weak<Hosts>,
+    /// Told when mailboxes have room again, if somebody waits.
+    space: Notify,
+    space_waiters: AtomicUsize,
+}
+
+/// How long a method's polls take.
+#[derive(Default)]
+struct MethodSpeed {
+    timed: AtomicU32,
+    /// Exponentially weighted mean of a poll, in nanoseconds.
+    mean_ns: AtomicU32,
+    slow: AtomicBool,
+}
+
+impl MethodSpeed {
+    fn record(&self, took: Duration) {
+        let took = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX);
+        let count = self.timed.fetch_add(1, Ordering::Relaxed);
+        let before = self.mean_ns.load(Ordering::Relaxed);
+        // Lost updates between threads only make the mean a little older.
+        let mean = if count == 0 { took } else { before - before / 8 + took / 8 };
+        self.mean_ns.store(mean, Ordering::Relaxed);
+        let limit = INLINE_POLL_MAX.as_nanos() as u32;
+        // Back on the inline path only when clearly below, so that a method at the limit does not flap.
+        let slow = if self.slow.load(Ordering::Relaxed) { mean > limit / 2 } else { mean > limit };
+        self.slow.store(slow, Ordering::Relaxed);
+        if count == u32::MAX {
+            self.timed.store(ALWAYS_TIMED, Ordering::Relaxed);
+        }
+    }
+}
+
+impl<A: Actor> Host<A> {
+    pub(crate) fn new(services: Arc<Services>, hosts: Weak<Hosts>, factory: Factory<A>) -> Arc<Self> {
+        Arc::new(Self {
+            spec: A::SPEC,
+            slots: HashMap::new(),
+            factory,
+            methods: A::METHODS.iter().map(|_| MethodSpeed::default()).collect(),
+            services,
+            hosts,
+            space: Notify::new(),
+            space_waiters: AtomicUsize::new(0),
+        })
+    }
+
+    /// The slot of `key`, made if it is not there.
+    pub(crate) fn slot(self: &Arc<Self>, key: &str) -> Arc<Slot<A>> {
+        loop {
+            let found = self.slots.pin().get(key).cloned();
+            let slot = found.unwrap_or_else(|| {
+                let key = Key::from(key);
+                let slots = self.slots.pin();
+                slots.get_or_insert_with(key.clone(), || Slot::new(key, self.clone())).clone()
+            });
+            // Pairs with the fence in `forget`: either it sees this reference, or this sees the slot retired.
+            fence(Ordering::SeqCst);
+            if slot.word.snapshot().phase() != Phase::Retired {
+                return slot;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Takes a vacant slot out of the catalog if nobody refers to it.
+    pub(crate) fn forget(&self, slot: &Arc<Slot<A>>) {
+        // The catalog and the caller.
+        const OWN: usize = 2;
+        if Arc::strong_count(slot) != OWN || !slot.word.retire() {
+            return;
+        }
+        fence(Ordering::SeqCst);
+        if Arc::strong_count(slot) == OWN {
+            self.slots.pin().remove(&slot.key);
+        } else {
+            slot.word.settle(Phase::Vacant);
+        }
+    }
+
+    /// A fresh actor.
+    pub(crate) fn create(&self, key: &Key) -> Result<A, ActivationCause> {
+        match catch_unwind(AssertUnwindSafe(|| (self.factory)(key))) {
+            Ok(made) => made.map_err(ActivationCause::Failed),
+            Err(payload) => Err(ActivationCause::Panicked(panic_message(payload))),
+        }
+    }
+
+    /// Whether an activation needs nothing but the constructor.
+    #[inline]
+    pub(crate) fn activates_instantly(&self) -> bool {
+        !A::ON_ACTIVATE && self.spec.gpu.is_none() && self.spec.prewarm.is_empty()
+    }
+
+    pub(crate) fn activation_error(&self, key: &Key, cause: ActivationCause) -> ActivationError {
+        ActivationError { actor: quark_base::ActorId { actor_type: self.spec.name, key: key.clone() }, cause }
+    }
+
+    /// Whether the method may run on its caller's thread, as far as its speed goes.
+    #[inline]
+    pub(crate) fn is_quick(&self, method: usize) -> bool {
+        self.methods.get(method).is_some_and(|speed| !speed.slow.load(Ordering::Relaxed))
+    }
+
+    /// Whether actors of the type run on their caller's thread at all: one with a device is bound to it.
+    #[inline]
+    pub(crate) fn is_floating(&self) -> bool {
+        self.spec.gpu.is_none()
+    }
+
+    /// Runs a poll, and times it now and then.
+    #[inline]
+    pub(crate) fn timed<R>(&self, method: usize, poll: impl FnOnce() -> R) -> R {
+        let ticks = local::with(|local| {
+            let ticks = local.ticks.get().wrapping_add(1);
+            local.ticks.set(ticks);
+            ticks
+        });
+        match self.methods.get(method) {
+            Some(speed)
+                if ticks.is_multiple_of(TIMED_ONE_IN)
+                    || speed.timed.load(Ordering::Relaxed) < ALWAYS_TIMED =>
+            {
+                let begun = Instant::now();
+                let result = poll();
+                speed.record(begun.elapsed());
+                result
+            }
+            _ => poll(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn tick(&self) -> u32 {
+        self.services.tick.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.services.is_draining()
+    }
+
+    pub(crate) fn mailbox_capacity(&self) -> u32 {
+        self.spec.mailbox
+    }
+
+    pub(crate) fn grid(&self) -> Grid {
+        self.hosts.upgrade().map_or_else(Grid::empty, Grid::over)
+    }
+
+    /// Mailboxes of the type have been worked on.
+    pub(crate) fn note_space(&self) {
+        if self.space_waiters.load(Ordering::Acquire) != 0 {
+            self.space.notify_waiters();
+        }
+    }
+
+    /// Waits until `try_again` gets its way, which a full mailbox prevents.
+    pub(crate) async fn wait_for_space<R>(&self, mut try_again: impl FnMut() -> Option<R>) -> R {
+        struct Waiting<'a>(&'a AtomicUsize);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+        self.space_waiters.fetch_add(1, Ordering::AcqRel);
+        let _waiting = Waiting(&self.space_waiters);
+        loop {
+            let room = self.space.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            if let Some(result) = try_again() {
+                return result;
+            }
+            room.await;
+        }
+    }
+}
+
+/// A host of any type.
+pub(crate) trait AnyHost: Send + Sync + 'static {
+    fn as_any(&self) -> &dyn Any;
+    fn name(&self) -> &'static str;
+    /// Activates `key` ahead of its first message, and watches for that message.
+    fn prewarm(&self, key: &Key);
+    /// Lets a prewarmed actor go that nobody called.
+    fn end_prewarm(&self, key: &Key);
+    /// Deactivates what has been idle for the type's idle time.
+    fn sweep(&self, tick: u32);
+    /// Deactivates everything.
+    fn close_all(&self, why: DeactivationReason);
+    /// Ends every turn that is under way.
+    fn abort_all(&self);
+    /// Forgets every slot; only when the silo is gone.
+    fn clear(&self);
+    /// How many actors are active.
+    fn active(&self) -> usize;
+    /// How many messages wait.
+    fn queued(&self) -> u64;
+}
+
+/// An [`AnyHost`] needs to make `Arc`s of itself.
+pub(crate) struct Hosted<A: Actor>(pub(crate) Arc<Host<A>>);
+
+impl<A: Actor> AnyHost for Hosted<A> {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn name(&self) -> &'static str {
+        self.0.spec.name
+    }
+
+    fn prewarm(&self, key: &Key) {
+        let slot = self.0.slot(key.as_str());
+        slot.word.watch();
+        slot.touch();
+        slot.activate_if_vacant();
+    }
+
+    fn end_prewarm(&self, key: &Key) {
+        let found = self.0.slots.pin().get(key.as_str()).cloned();
+        if let Some(slot) = found.filter(|slot| slot.word.snapshot().is_watched()) {
+            slot.request_deactivation(DeactivationReason::PrewarmExpired);
+        }
+    }
+
+    fn sweep(&self, tick: u32) {
+        let idle = (self.0.spec.idle.as_millis() / TICK.as_millis()).clamp(1, u32::MAX.into()) as u32;
+        for (_, slot) in self.0.slots.pin().iter() {
+            let seen = slot.word.snapshot();
+            let unused = tick.wrapping_sub(slot.last_used.load(Ordering::Relaxed)) >= idle;
+            match seen.phase() {
+                Phase::Active if unused && !seen.has_writer() && seen.readers() == 0 => {
+                    slot.request_deactivation(DeactivationReason::Idle);
+                }
+                Phase::Vacant => self.0.forget(&slot.clone()),
+                _ => {}
+            }
+        }
+    }
+
+    fn close_all(&self, why: DeactivationReason) {
+        for (_, slot) in self.0.slots.pin().iter() {
+            slot.request_deactivation(why);
+        }
+    }
+
+    fn abort_all(&self) {
+        for (_, slot) in self.0.slots.pin().iter() {
+            slot.abort_turns();
+        }
+    }
+
+    fn clear(&self) {
+        self.0.slots.pin().clear();
+    }
+
+    fn active(&self) -> usize {
+        self.0.slots.pin().values().filter(|slot| slot.word.snapshot().phase() == Phase::Active).count()
+    }
+
+    fn queued(&self) -> u64 {
+        self.0.slots.pin().values().map(|slot| u64::from(slot.queued())).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_method_leaves_the_inline_path_and_comes_back_only_when_clearly_quick() {
+        let speed = MethodSpeed::default();
+        speed.record(INLINE_POLL_MAX / 10);
+        assert!(!speed.slow.load(Ordering::Relaxed));
+        for _ in 0..64 {
+            speed.record(INLINE_POLL_MAX * 2);
+        }
+        assert!(speed.slow.load(Ordering::Relaxed));
+        for _ in 0..64 {
+            speed.record(INLINE_POLL_MAX * 3 / 4);
+        }
+        assert!(speed.slow.load(Ordering::Relaxed), "at three quarters of the limit it would flap");
+        for _ in 0..64 {
+            speed.record(INLINE_POLL_MAX / 10);
+        }
+        assert!(!speed.slow.load(Ordering::Relaxed));
+    }
+}

@@ -1,0 +1,423 @@
+//! Starting and stopping the runtime of one silo.
+
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use quark_base::{ByteSize, Clock, Entropy, Key, MonotonicClock, Seeded, SiloId};
+use quark_devices::inventory::{Cpu, CpuSet, Host as HostInfo, Inventory, Memory, NumaNode};
+use quark_devices::pool::{DevicePool, PoolOptions};
+use quark_placement::Api;
+use quark_predictive::{PrewarmBudget, RuleError};
+use tokio::runtime::{Builder, Handle, Runtime as TokioRuntime};
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::{MissedTickBehavior, interval, timeout};
+
+use crate::actor::{Actor, ActorSpec, Create, DeactivationReason, HookError};
+use crate::grid::{Grid, Hosts};
+use crate::host::{AnyHost, Host, Hosted};
+use crate::prewarm::Prewarmer;
+use crate::services::{Lanes, Services, TICK, Tenants};
+use crate::streams::{Found, StreamTypeConflict, Streams, Subscriptions};
+use crate::turn::Executor;
+
+/// Threads of the load lane: loads are bound by disk and copy engines, and two keep both busy.
+const LOAD_THREADS: usize = 2;
+
+/// How long a stopped silo's turns get to end after they were told to.
+const ABORT_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The default prewarm budget: half of what the devices have, or without devices as many actors as a burst may
+/// bring, kept for as long again as people wait before they ask what is wrong.
+const PREWARM_ACTORS: usize = 1_024;
+const PREWARM_TTL: Duration = Duration::from_secs(10);
+
+type HostMaker = Box<dyn FnOnce(Arc<Services>, Weak<Hosts>) -> (Arc<dyn AnyHost>, Vec<Found>) + Send>;
+
+/// Sets up the runtime of one silo.
+pub struct RuntimeBuilder {
+    devices: Option<Arc<DevicePool>>,
+    clock: Arc<dyn Clock>,
+    entropy: Arc<dyn Entropy>,
+    api: Api,
+    allow_simulated: bool,
+    prewarm: bool,
+    prewarm_budget: Option<PrewarmBudget>,
+    types: Vec<(TypeId, ActorSpec, HostMaker)>,
+}
+
+impl Default for RuntimeBuilder {
+    fn default() -> Self {
+        Self {
+            devices: None,
+            clock: Arc::new(MonotonicClock::new()),
+            entropy: Arc::new(Seeded::from_system()),
+            api: Api::Any,
+            allow_simulated: false,
+            prewarm: true,
+            prewarm_budget: None,
+            types: Vec::new(),
+        }
+    }
+}
+
+impl RuntimeBuilder {
+    /// The devices whose memory actors may lease. Without them there is none.
+    pub fn devices(mut self, devices: Arc<DevicePool>) -> Self {
+        self.devices = Some(devices);
+        self
+    }
+
+    /// The clock for idle times and prewarming.
+    pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Where ids come from.
+    pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
+        self.entropy = entropy;
+        self
+    }
+
+    /// The library through which actors will use their devices; only devices that it opens are chosen.
+    pub fn device_api(mut self, api: Api) -> Self {
+        self.api = api;
+        self
+    }
+
+    /// Whether devices from a topology file are leased: for planning and for tests without a GPU.
+    pub fn allow_simulated_devices(mut self, allowed: bool) -> Self {
+        self.allow_simulated = allowed;
+        self
+    }
+
+    /// Whether `prewarm(…)` rules are acted on. They are unless told otherwise.
+    pub fn prewarm(mut self, enabled: bool) -> Self {
+        self.prewarm = enabled;
+        self
+    }
+
+    /// How much prewarmed actors may hold that nobody has called yet.
+    pub fn prewarm_budget(mut self, budget: PrewarmBudget) -> Self {
+        self.prewarm_budget = Some(budget);
+        self
+    }
+
+    /// Hosts actors of type `A`.
+    pub fn host<A: Create>(self) -> Self {
+        self.host_with::<A>(|_| Ok(A::create()))
+    }
+
+    /// Hosts actors of type `A`, which `factory` makes.
+    pub fn host_with<A: Actor>(
+        mut self,
+        factory: impl Fn(&Key) -> Result<A, HookError> + Send + Sync + 'static,
+    ) -> Self {
+        let make: HostMaker = Box::new(|services, hosts| {
+            let host = Host::<A>::new(services, hosts, Box::new(factory));
+            let mut subscriptions = Subscriptions::new(host.clone());
+            A::subscribe(&mut subscriptions);
+            (Arc::new(Hosted(host)), subscriptions.into_found())
+        });
+        self.types.push((TypeId::of::<A>(), A::SPEC, make));
+        self
+    }
+
+    /// Starts the runtime.
+    ///
+    /// On a tokio runtime, and on a machine with one NUMA node, actors run on that runtime, and calls from its
+    /// tasks are inline. Elsewhere the silo starts runtimes of its own.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running.
+    pub fn start(self) -> Result<Runtime, StartError> {
+        let mut names: HashMap<&'static str, &'static str> = HashMap::new();
+        for (_, spec, _) in &self.types {
+            if let Some(other) = names.insert(spec.name, spec.rust_type) {
+                return Err(StartError::SameName { name: spec.name, first: other, second: spec.rust_type });
+            }
+        }
+        let devices =
+            self.devices.unwrap_or_else(|| DevicePool::open(Arc::new(no_devices()), PoolOptions::new()));
+        let budget = self.prewarm_budget.unwrap_or_else(|| default_budget(&devices));
+        let specs = self.types.iter().map(|(_, spec, _)| *spec);
+        let prewarmer = Prewarmer::new(self.clock.clone(), self.prewarm, budget, specs)?;
+
+        let mut own = Vec::new();
+        let nodes = node_executors(&mut own, devices.inventory())?;
+        let lanes_handle = own_runtime(&mut own, "quark-load", Some(LOAD_THREADS), None)?;
+        let wants_device = self.types.iter().any(|(_, spec, _)| spec.gpu.is_some());
+        let mut device_executors = HashMap::new();
+        for usage in devices.usage().into_iter().filter(|_| wants_device) {
+            let node = devices.device(&usage.device).and_then(|device| device.numa_node);
+            let cpus = node.and_then(|node| cpus_of(devices.inventory(), devices.inventory().node(node)?));
+            let handle = own_runtime(&mut own, "quark-gpu", Some(1), cpus)?;
+            let executor = Executor::start(handle);
+            device_executors.insert(usage.device, executor);
+        }
+        let ids: Vec<_> = device_executors.keys().cloned().collect();
+        let services = Arc::new(Services {
+            silo: SiloId(self.entropy.next_u64()),
+            tick: AtomicU32::new(Services::tick_of(self.clock.now())),
+            clock: self.clock,
+            draining: AtomicBool::new(false),
+            activations: AtomicUsize::new(0),
+            ended: Notify::new(),
+            nodes,
+            device_executors,
+            devices,
+            api: self.api,
+            allow_simulated: self.allow_simulated,
+            lanes: Lanes::new(lanes_handle.clone(), ids.into_iter()),
+            tenants: Tenants::default(),
+            prewarmer,
+            streams: Streams::default(),
+            own_runtimes: Mutex::new(own),
+        });
+
+        let mut found = Vec::new();
+        let hosts = Arc::new_cyclic(|hosts: &Weak<Hosts>| {
+            let mut by_type = HashMap::new();
+            for (id, _, make) in self.types {
+                let (host, subscriptions) = make(services.clone(), hosts.clone());
+                by_type.insert(id, host);
+                found.extend(subscriptions);
+            }
+            Hosts::new(Some(services.clone()), by_type)
+        });
+        services.streams.open(found)?;
+        // The sweeper lives on the silo's own threads, so that a busy or stopped caller's runtime does not hold
+        // back idle deactivation.
+        let sweeper = lanes_handle.spawn(sweep(services.clone(), Arc::downgrade(&hosts)));
+        Ok(Runtime { services, hosts, sweeper })
+    }
+}
+
+/// One executor per NUMA node that has CPUs, on pinned threads. With one such node there is nothing to pin, and
+/// the caller's runtime serves, so that its calls run inline.
+fn node_executors(
+    own: &mut Vec<TokioRuntime>,
+    inventory: &Inventory,
+) -> Result<Box<[Arc<Executor>]>, StartError> {
+    let nodes: Vec<_> = inventory.numa.iter().filter(|node| !node.cpus.is_empty()).collect();
+    if nodes.len() <= 1 {
+        let handle = match Handle::try_current() {
+            Ok(handle) => handle,
+            Err(_) => own_runtime(own, "quark-turn", None, None)?,
+        };
+        return Ok(Box::new([Executor::start(handle)]));
+    }
+    let start = |node: &NumaNode| {
+        let threads = if inventory.simulated { 1 } else { node.cpus.len() };
+        let name = format!("quark-node-{}", node.id);
+        let handle = own_runtime(own, &name, Some(threads), cpus_of(inventory, node))?;
+        Ok(Executor::start(handle))
+    };
+    nodes.into_iter().map(start).collect()
+}
+
+/// The CPUs to pin a node's threads to; none where the node is not of this machine.
+fn cpus_of(inventory: &Inventory, node: &NumaNode) -> Option<CpuSet> {
+    (!inventory.simulated && !node.cpus.is_empty()).then(|| node.cpus.clone())
+}
+
+/// What a runtime that was given no devices knows about its machine.
+fn no_devices() -> Inventory {
+    Inventory {
+        host: HostInfo::default(),
+        cpu: Cpu::default(),
+        numa: Vec::new(),
+        memory: Memory::default(),
+        devices: Vec::new(),
+        notes: Vec::new(),
+        simulated: false,
+    }
+}
+
+fn default_budget(devices: &DevicePool) -> PrewarmBudget {
+    let capacity: ByteSize = devices.usage().iter().map(|usage| usage.capacity).sum();
+    let max_bytes = ByteSize::bytes(capacity.as_u64() / 2);
+    PrewarmBudget { max_bytes, max_actors: PREWARM_ACTORS, ttl: PREWARM_TTL }
+}
+
+fn own_runtime(
+    own: &mut Vec<TokioRuntime>,
+    name: &str,
+    threads: Option<usize>,
+    cpus: Option<CpuSet>,
+) -> Result<Handle, StartError> {
+    let mut builder = Builder::new_multi_thread();
+    builder.thread_name(name).enable_all();
+    if let Some(threads) = threads {
+        builder.worker_threads(threads);
+    }
+    if let Some(cpus) = cpus {
+        builder.on_thread_start(move || pin_thread(&cpus));
+    }
+    let runtime = builder.build().map_err(StartError::Threads)?;
+    let handle = runtime.handle().clone();
+    own.push(runtime);
+    Ok(handle)
+}
+
+/// Keeps the calling thread on `cpus`. Memory that it touches first is then local to their node.
+fn pin_thread(cpus: &CpuSet) {
+    let mut set = nix::sched::CpuSet::new();
+    for cpu in cpus.iter() {
+        if set.set(cpu as usize).is_err() {
+            tracing::warn!(cpu, "a CPU number that the system's masks cannot hold");
+        }
+    }
+    // A container may forbid it, or own other CPUs; the thread then runs where the system lets it.
+    if let Err(error) = nix::sched::sched_setaffinity(nix::unistd::Pid::from_raw(0), &set) {
+        tracing::warn!(%error, "a device's thread could not be kept near its device");
+    }
+}
+
+async fn sweep(services: Arc<Services>, hosts: Weak<Hosts>) {
+    let mut ticks = interval(TICK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let Some(hosts) = hosts.upgrade() else { return };
+        sweep_once(&services, &hosts);
+    }
+}
+
+/// One look at what is idle or warmed in vain.
+fn sweep_once(services: &Services, hosts: &Hosts) {
+    let tick = Services::tick_of(services.clock.now());
+    if services.tick.swap(tick, Ordering::Relaxed) == tick {
+        return;
+    }
+    for actor in services.prewarmer.expire() {
+        hosts.end_prewarm(&actor);
+    }
+    for host in hosts.all() {
+        host.sweep(tick);
+    }
+}
+
+/// Why a silo did not start. Nothing is left running.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// Two hosted types have one wire name.
+    #[error("{first} and {second} are both named {name:?}; give one another #[actor(name = …)]")]
+    SameName {
+        /// The wire name.
+        name: &'static str,
+        /// One type.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
+    },
+    /// A stream is read as two item types.
+    #[error(transparent)]
+    Stream(#[from] StreamTypeConflict),
+    /// A `prewarm(…)` rule makes no sense.
+    #[error(transparent)]
+    Rule(#[from] RuleError),
+    /// Threads could not be started.
+    #[error("the silo's threads could not be started: {0}")]
+    Threads(#[source] io::Error),
+}
+
+/// The runtime of one silo. Dropping it stops the silo at once; [`shutdown`](Self::shutdown) is the gentle way.
+pub struct Runtime {
+    services: Arc<Services>,
+    hosts: Arc<Hosts>,
+    sweeper: JoinHandle<()>,
+}
+
+impl Runtime {
+    /// Begins the set-up of a runtime.
+    pub fn builder() -> RuntimeBuilder {
+        RuntimeBuilder::default()
+    }
+
+    /// A handle on its actors and streams.
+    pub fn grid(&self) -> Grid {
+        Grid::over(self.hosts.clone())
+    }
+
+    /// The silo's id.
+    pub fn silo(&self) -> SiloId {
+        self.services.silo
+    }
+
+    /// The silo's devices and the books on their memory.
+    pub fn devices(&self) -> &Arc<DevicePool> {
+        &self.services.devices
+    }
+
+    /// Looks at once for idle actors and expired prewarms, instead of waiting for the next tick. For tests that
+    /// move the clock.
+    pub fn sweep_now(&self) {
+        sweep_once(&self.services, &self.hosts);
+    }
+
+    /// Lets every turn end, deactivates every actor, and stops; new activations are refused with `Draining`
+    /// from the first moment. What is still running after `patience` is ended: its callers get `Stopped`.
+    ///
+    /// Dropping the future stops the silo at once.
+    pub async fn shutdown(self, patience: Duration) -> Shutdown {
+        self.services.draining.store(true, Ordering::SeqCst);
+        let drained = timeout(patience, self.quiet()).await.is_ok();
+        if !drained {
+            for host in self.hosts.all() {
+                host.abort_all();
+            }
+            // What does not even end when told to is stuck in a poll, and nothing can end that.
+            let ended = timeout(ABORT_PATIENCE, self.quiet()).await.is_ok();
+            tracing::warn!(ended, "turns were still running when the silo stopped");
+        }
+        Shutdown { drained }
+    }
+
+    async fn quiet(&self) {
+        loop {
+            let ended = self.services.ended.notified();
+            tokio::pin!(ended);
+            ended.as_mut().enable();
+            for host in self.hosts.all() {
+                host.close_all(DeactivationReason::Shutdown);
+            }
+            if self.services.activations.load(Ordering::Acquire) == 0 {
+                return;
+            }
+            // An activation that was under way when the actors were closed is closed in the next round.
+            if timeout(TICK, ended).await.is_err() {
+                continue;
+            }
+        }
+    }
+}
+
+impl Drop for Runtime {
+    fn drop(&mut self) {
+        self.services.draining.store(true, Ordering::SeqCst);
+        self.sweeper.abort();
+        for host in self.hosts.all() {
+            host.close_all(DeactivationReason::Shutdown);
+            host.abort_all();
+            host.clear();
+        }
+        for executor in self.services.executors() {
+            executor.close();
+        }
+    }
+}
+
+/// How a shutdown went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shutdown {
+    /// Every turn ended and every actor was deactivated in time.
+    pub drained: bool,
+}

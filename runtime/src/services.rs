@@ -1,0 +1,135 @@
+//! What all actors of one silo share: executors, devices, load lanes, the coarse clock.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use quark_base::{Clock, Key, SiloId};
+use quark_devices::inventory::DeviceId;
+use quark_devices::ledger::LeaseId;
+use quark_devices::pool::DevicePool;
+use tokio::runtime::{Handle, Runtime as TokioRuntime};
+use tokio::sync::{Notify, Semaphore};
+
+use crate::actor::DeactivationReason;
+use crate::prewarm::Prewarmer;
+use crate::streams::Streams;
+use crate::turn::{AnySlot, Executor};
+
+/// How finely idle time is measured: a call writes nothing but a changed tick.
+pub(crate) const TICK: Duration = Duration::from_millis(50);
+
+/// Activations that may load onto one device at once. Two keep the copy engine and the host's disk busy
+/// together; more would only make each of them slower.
+const LOADS_PER_DEVICE: usize = 2;
+
+/// What all actors of one silo share.
+pub(crate) struct Services {
+    pub(crate) silo: SiloId,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) tick: AtomicU32,
+    pub(crate) draining: AtomicBool,
+    /// Activations that exist, in whatever phase but vacant.
+    pub(crate) activations: AtomicUsize,
+    /// Told whenever an activation ends.
+    pub(crate) ended: Notify,
+    /// One executor per NUMA node; never empty.
+    pub(crate) nodes: Box<[Arc<Executor>]>,
+    pub(crate) device_executors: HashMap<DeviceId, Arc<Executor>>,
+    pub(crate) devices: Arc<DevicePool>,
+    pub(crate) api: quark_placement::Api,
+    pub(crate) allow_simulated: bool,
+    pub(crate) lanes: Lanes,
+    pub(crate) tenants: Tenants,
+    pub(crate) prewarmer: Prewarmer,
+    pub(crate) streams: Streams,
+    /// Runtimes that the silo made for itself; taken when it stops.
+    pub(crate) own_runtimes: Mutex<Vec<TokioRuntime>>,
+}
+
+impl Services {
+    /// The tick of `now`.
+    pub(crate) fn tick_of(now: Duration) -> u32 {
+        (now.as_millis() / TICK.as_millis()) as u32
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// The node that an actor without a device lives on: always the same one, so that its memory is local.
+    pub(crate) fn node_of(&self, key: &Key) -> u32 {
+        match self.nodes.len() {
+            1 => 0,
+            nodes => (quark_placement::hash::hash(key.as_str().as_bytes()) % nodes as u64) as u32,
+        }
+    }
+
+    pub(crate) fn executors(&self) -> impl Iterator<Item = &Arc<Executor>> {
+        self.nodes.iter().chain(self.device_executors.values())
+    }
+
+    pub(crate) fn activation_begins(&self) {
+        self.activations.fetch_add(1, Ordering::AcqRel);
+    }
+
+    pub(crate) fn activation_ends(&self) {
+        self.activations.fetch_sub(1, Ordering::AcqRel);
+        self.ended.notify_waiters();
+    }
+}
+
+impl Drop for Services {
+    fn drop(&mut self) {
+        for executor in self.executors() {
+            executor.close();
+        }
+        // A runtime may not be dropped where async code runs; this works everywhere and waits for nobody.
+        for runtime in self.own_runtimes.lock().drain(..) {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+/// Where activations run: threads of their own, with a bound per device, so that a long load never stalls turns.
+pub(crate) struct Lanes {
+    pub(crate) handle: Handle,
+    devices: HashMap<DeviceId, Arc<Semaphore>>,
+}
+
+impl Lanes {
+    pub(crate) fn new(handle: Handle, devices: impl Iterator<Item = DeviceId>) -> Self {
+        let devices = devices.map(|device| (device, Arc::new(Semaphore::new(LOADS_PER_DEVICE)))).collect();
+        Self { handle, devices }
+    }
+
+    /// The lane of a device; `None` without one: loads of main memory are bounded by the lane's threads alone.
+    pub(crate) fn of(&self, device: &DeviceId) -> Option<Arc<Semaphore>> {
+        self.devices.get(device).cloned()
+    }
+}
+
+/// Which slot holds which lease, so that memory can be asked back. As many entries as leases.
+#[derive(Default)]
+pub(crate) struct Tenants(Mutex<HashMap<LeaseId, Weak<dyn AnySlot>>>);
+
+impl Tenants {
+    pub(crate) fn enter(&self, lease: LeaseId, slot: Arc<dyn AnySlot>) {
+        self.0.lock().insert(lease, Arc::downgrade(&slot));
+    }
+
+    pub(crate) fn leave(&self, lease: LeaseId) {
+        self.0.lock().remove(&lease);
+    }
+
+    /// Asks the holder of `lease` to deactivate. False if it is running a turn, or gone.
+    pub(crate) fn evict(&self, lease: LeaseId) -> bool {
+        let slot = self.0.lock().get(&lease).and_then(Weak::upgrade);
+        slot.filter(|slot| slot.is_idle()).is_some_and(|slot| {
+            slot.request_deactivation(DeactivationReason::Evicted);
+            true
+        })
+    }
+}

@@ -1,0 +1,156 @@
+//! Who drives turns that do not end on their caller's thread: a run queue served by one task per thread of a
+//! tokio runtime.
+//!
+//! The tokio runtime is what a turn's own I/O and timers hang on. A floating executor borrows the runtime that
+//! the silo was started on; the others have one of their own, whose threads are pinned near a NUMA node or GPU.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::task::{Context, Poll, Waker};
+
+use crossbeam_queue::SegQueue;
+use parking_lot::Mutex;
+use tokio::runtime::{self, Handle};
+use tokio::task::coop;
+
+use crate::turn::{AnySlot, TaskRef};
+
+/// Items that a worker runs before it lets tokio look after its sockets and timers.
+const ITEMS_PER_VISIT: usize = 32;
+
+/// What an executor runs.
+pub(crate) enum Item {
+    /// A slot with messages, or one that is to be deactivated.
+    Slot(Arc<dyn AnySlot>),
+    /// A turn that holds its part of the actor already.
+    Turn(TaskRef),
+}
+
+/// A run queue and its workers. Items are bounded by the mailboxes and turns they come from: a slot or a turn
+/// stands in the queue at most once.
+pub(crate) struct Executor {
+    queue: SegQueue<Item>,
+    workers: Box<[Worker]>,
+    parked: AtomicUsize,
+    closed: AtomicBool,
+    home: runtime::Id,
+    handle: Handle,
+}
+
+#[derive(Default)]
+struct Worker {
+    waker: Mutex<Option<Waker>>,
+    parked: AtomicBool,
+}
+
+impl Executor {
+    /// Serves items on the runtime behind `handle` until [`close`](Self::close).
+    pub(crate) fn start(handle: Handle) -> Arc<Self> {
+        let workers = handle.metrics().num_workers().max(1);
+        let executor = Arc::new(Self {
+            queue: SegQueue::new(),
+            workers: (0..workers).map(|_| Worker::default()).collect(),
+            parked: AtomicUsize::new(0),
+            closed: AtomicBool::new(false),
+            home: handle.id(),
+            handle: handle.clone(),
+        });
+        for index in 0..workers {
+            let executor = executor.clone();
+            handle.spawn(async move { poll_fn(|cx| executor.serve(index, cx)).await });
+        }
+        executor
+    }
+
+    /// Which tokio runtime's threads run its turns.
+    #[inline]
+    pub(crate) fn home(&self) -> runtime::Id {
+        self.home
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
+    pub(crate) fn push_slot(&self, slot: Arc<dyn AnySlot>) {
+        self.push(Item::Slot(slot));
+    }
+
+    pub(crate) fn push_turn(&self, turn: TaskRef) {
+        self.push(Item::Turn(turn));
+    }
+
+    /// Ends the workers as soon as the queue is empty.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
+        for worker in &self.workers {
+            self.unpark(worker);
+        }
+    }
+
+    fn push(&self, item: Item) {
+        self.queue.push(item);
+        // Pairs with the fence in `serve`: either this thread sees the worker parked, or it sees the item.
+        fence(Ordering::SeqCst);
+        if self.parked.load(Ordering::Relaxed) != 0 {
+            self.unpark_one();
+        }
+    }
+
+    fn unpark_one(&self) {
+        for worker in &self.workers {
+            if worker.parked.load(Ordering::Relaxed) && self.unpark(worker) {
+                return;
+            }
+        }
+    }
+
+    fn unpark(&self, worker: &Worker) -> bool {
+        let woken = worker.parked.swap(false, Ordering::AcqRel);
+        if woken {
+            self.parked.fetch_sub(1, Ordering::AcqRel);
+            let waker = worker.waker.lock().take();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+        woken
+    }
+
+    fn serve(&self, index: usize, cx: &mut Context<'_>) -> Poll<()> {
+        let worker = &self.workers[index];
+        // Woken by tokio itself rather than by a push: it is no longer parked either way.
+        if worker.parked.swap(false, Ordering::AcqRel) {
+            self.parked.fetch_sub(1, Ordering::AcqRel);
+        }
+        for _ in 0..ITEMS_PER_VISIT {
+            match self.queue.pop() {
+                Some(Item::Slot(slot)) => slot.drain(),
+                Some(Item::Turn(turn)) => crate::turn::slot::run_scheduled(turn),
+                None if self.closed.load(Ordering::SeqCst) => return Poll::Ready(()),
+                None => {
+                    *worker.waker.lock() = Some(cx.waker().clone());
+                    worker.parked.store(true, Ordering::Release);
+                    self.parked.fetch_add(1, Ordering::AcqRel);
+                    // Pairs with the fence in `push`.
+                    fence(Ordering::SeqCst);
+                    let raced = !self.queue.is_empty() || self.closed.load(Ordering::SeqCst);
+                    if !raced {
+                        return Poll::Pending;
+                    }
+                    if worker.parked.swap(false, Ordering::AcqRel) {
+                        self.parked.fetch_sub(1, Ordering::AcqRel);
+                    }
+                }
+            }
+            // Turns that run dry of tokio's budget wake themselves at once; without a return to tokio they
+            // would do so for ever.
+            if !coop::has_budget_remaining() {
+                break;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}

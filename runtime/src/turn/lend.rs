@@ -1,0 +1,200 @@
+//! Lending: an exclusive turn that waits lets calls of its own chain run on its actor meanwhile.
+//!
+//! Three rules keep the borrow sound, whatever the waiting method does:
+//! - A lent turn begins only while the lender is not being polled, and the lender is not polled while a lent turn
+//!   is under way.
+//! - What is lent is the turn's own actor, in a turn of its own: address and type are compared.
+//! - The [`Lend`] future lies in the memory of the turn's own future, so that it cannot be forgotten while the
+//!   method goes on: pinned memory is not given up without a drop, and its drop ends the loan. A `Lend` that was
+//!   boxed apart lends nothing; a chain that comes back then ends in `Deadlock`.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::marker::PhantomData;
+use std::pin::Pin;
+use std::ptr;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use crate::context::Cx;
+use crate::turn::TaskRef;
+use crate::turn::slot::ActorAddress;
+
+/// Chain calls that may wait for one loan; the next one ends in `Deadlock`.
+const LENT_QUEUE_MAX: usize = 1_024;
+
+/// The loans of one actor: a turn that runs on a loan may lend in its turn. Under the mailbox lock.
+#[derive(Default)]
+pub(crate) struct Lends {
+    frames: Vec<Frame>,
+}
+
+struct Frame {
+    lender: TaskRef,
+    /// The lender's last poll has ended, so its loan may be used.
+    parked: bool,
+    /// The lender was woken while its loan was in use.
+    woken: bool,
+    /// Turns that use the loan now: one, or several shared ones of one chain.
+    active: u32,
+    queue: VecDeque<TaskRef>,
+}
+
+impl Lends {
+    pub(crate) fn open(&mut self, lender: &TaskRef) {
+        let frame =
+            Frame { lender: lender.clone(), parked: false, woken: false, active: 0, queue: VecDeque::new() };
+        self.frames.push(frame);
+    }
+
+    /// Ends the lender's last loan and gives back who still waits for it.
+    pub(crate) fn close(&mut self, lender: usize) -> VecDeque<TaskRef> {
+        let last = self.frames.iter().rposition(|frame| frame.lender.identity() == lender);
+        last.map_or_else(VecDeque::new, |last| self.frames.remove(last).queue)
+    }
+
+    /// Takes a call of `lender`'s chain in. `Some(true)`: it begins at once; `Some(false)`: it waits.
+    pub(crate) fn admit(&mut self, lender: usize, turn: &TaskRef) -> Option<bool> {
+        let frame = self.frames.iter_mut().rev().find(|frame| frame.lender.identity() == lender)?;
+        if frame.parked && frame.active == 0 && !frame.woken {
+            frame.active = 1;
+            return Some(true);
+        }
+        (frame.queue.len() < LENT_QUEUE_MAX).then(|| frame.queue.push_back(turn.clone()))?;
+        Some(false)
+    }
+
+    /// Lets a shared call join a shared turn of its own chain, which uses the innermost loan in use.
+    pub(crate) fn joins(&mut self) -> bool {
+        match self.frames.iter_mut().rev().find(|frame| frame.active > 0) {
+            Some(frame) => {
+                frame.active += 1;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The lender's poll has ended; gives the first call that waits for the loan.
+    pub(crate) fn park(&mut self, lender: &TaskRef) -> Option<TaskRef> {
+        let frame =
+            self.frames.iter_mut().rev().find(|frame| frame.lender.identity() == lender.identity())?;
+        frame.parked = true;
+        let next = frame.queue.pop_front()?;
+        frame.active = 1;
+        Some(next)
+    }
+
+    /// Whether the lender may be polled now. If not, the end of the turn that uses its loan will schedule it.
+    pub(crate) fn may_run(&mut self, lender: &TaskRef) -> bool {
+        for frame in self.frames.iter_mut().filter(|frame| frame.lender.identity() == lender.identity()) {
+            if frame.active > 0 {
+                frame.woken = true;
+                return false;
+            }
+            frame.parked = false;
+        }
+        true
+    }
+
+    /// A turn that used the innermost loan has ended. Gives who is next: the lender (true) or a waiting call.
+    pub(crate) fn turn_over(&mut self) -> Option<(TaskRef, bool)> {
+        let frame = self.frames.iter_mut().rev().find(|frame| frame.active > 0)?;
+        frame.active -= 1;
+        if frame.active > 0 {
+            return None;
+        }
+        if std::mem::take(&mut frame.woken) {
+            return Some((frame.lender.clone(), true));
+        }
+        let next = frame.queue.pop_front()?;
+        frame.active = 1;
+        Some((next, false))
+    }
+}
+
+/// The future of [`Cx::lend`]. Dropping it before it is ready takes the actor back; calls of the chain that
+/// still wait for it end in `Deadlock`.
+#[must_use = "a loan lasts as long as it is awaited"]
+pub struct Lend<'a, F> {
+    cx: &'a Cx,
+    actor: ActorAddress,
+    state: State,
+    future: F,
+    borrow: PhantomData<&'a mut ()>,
+}
+
+enum State {
+    New,
+    Open(TaskRef),
+    /// What was asked to be lent cannot be.
+    Refused,
+}
+
+impl<'a, F> Lend<'a, F> {
+    pub(crate) fn new<A: 'static>(cx: &'a Cx, actor: &'a mut A, future: F) -> Self {
+        Self {
+            cx,
+            actor: ActorAddress::of(ptr::from_mut(actor)),
+            state: State::New,
+            future,
+            borrow: PhantomData,
+        }
+    }
+}
+
+impl<F: Future> Future for Lend<'_, F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
+        // SAFETY: `future` is pinned with `self` and never moved; the other fields are not pinned.
+        let (this, future) = unsafe {
+            let this = self.get_unchecked_mut();
+            let future = Pin::new_unchecked(&mut *ptr::from_mut(&mut this.future));
+            (this, future)
+        };
+        if let State::New = this.state {
+            let address = ptr::from_ref::<Self>(this).addr();
+            this.state = match open(this.cx, this.actor, address) {
+                Some(lender) => State::Open(lender),
+                None => {
+                    tracing::warn!(
+                        "cx.lend lends nothing: await it in the method itself, with its own `self`"
+                    );
+                    State::Refused
+                }
+            };
+        }
+        let polled = future.poll(context);
+        if polled.is_ready() {
+            this.take_back();
+        }
+        polled
+    }
+}
+
+fn open(cx: &Cx, actor: ActorAddress, address: usize) -> Option<TaskRef> {
+    let lender = TaskRef::current(cx.turn())?;
+    let lent = lender.is_exclusive() && lender.holds_address(address) && cx.slot()?.open_lend(&lender, actor);
+    lent.then(|| {
+        lender.lends().fetch_add(1, Ordering::Relaxed);
+        lender
+    })
+}
+
+impl<F> Lend<'_, F> {
+    fn take_back(&mut self) {
+        if let State::Open(lender) = std::mem::replace(&mut self.state, State::Refused) {
+            lender.lends().fetch_sub(1, Ordering::Relaxed);
+            if let Some(slot) = self.cx.slot() {
+                slot.close_lend(&lender);
+            }
+        }
+    }
+}
+
+impl<F> Drop for Lend<'_, F> {
+    fn drop(&mut self) {
+        self.take_back();
+    }
+}

@@ -1,0 +1,867 @@
+//! The place of one actor on this silo: its word, its mailbox, and the user's struct while it is active.
+//!
+//! ```text
+//! Slot<A>: | word | last used | mailbox lock, head, tail, length, extra | actor | key | serial | host |
+//! ```
+//!
+//! `extra` is a box that exists only while there are pending turns, lent turns, or a device lease. An idle
+//! actor has none of these, no task and no channel.
+//!
+//! Who may touch the actor: the holder of the exclusive turn, or of an activation or deactivation (`&mut`); the
+//! holders of shared turns (`&`). The [word](super::word) says who that is.
+
+use std::cell::UnsafeCell;
+use std::mem::{self, MaybeUninit};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::{Mutex, MutexGuard};
+use quark_base::{ActorId, Key};
+use quark_devices::lease::DeviceLease;
+
+use crate::actor::{Actor, DeactivationReason};
+use crate::chain;
+use crate::context::DeviceAbsent;
+use crate::error::{CallError, Failure};
+use crate::grid::Grid;
+use crate::host::Host;
+use crate::turn::lend::Lends;
+use crate::turn::task::{Header, panic_message};
+use crate::turn::word::{Snapshot, Word};
+use crate::turn::{BATCH, Executor, Hold, Phase, Polled, TaskRef};
+
+/// Exclusive or shared: what a method's `self` says about its turn.
+///
+/// # Safety
+/// `EXCLUSIVE` must be true unless any number of `Borrow`s of one actor may be used at once, on many threads.
+#[diagnostic::on_unimplemented(
+    message = "`{A}` has a `&self` method, whose turns run in parallel, but it is not `Sync`",
+    label = "make its fields `Sync`, or let the method take `&mut self`"
+)]
+pub unsafe trait TurnMode<A>: Send + 'static {
+    /// Whether the turn runs alone.
+    const EXCLUSIVE: bool;
+    /// What the method gets of the actor.
+    type Borrow<'a>: Send
+    where
+        A: 'a;
+
+    /// Borrows the actor.
+    ///
+    /// # Safety
+    /// `actor` is valid for `'a`, and the caller holds a turn of this mode on it for as long.
+    unsafe fn borrow<'a>(actor: *mut A) -> Self::Borrow<'a>
+    where
+        A: 'a;
+}
+
+/// The mode of `&mut self` methods.
+#[derive(Debug)]
+pub enum Exclusive {}
+
+/// The mode of `&self` methods.
+#[derive(Debug)]
+pub enum Shared {}
+
+// SAFETY: it is exclusive.
+unsafe impl<A: Send> TurnMode<A> for Exclusive {
+    const EXCLUSIVE: bool = true;
+    type Borrow<'a>
+        = &'a mut A
+    where
+        A: 'a;
+
+    #[inline]
+    unsafe fn borrow<'a>(actor: *mut A) -> &'a mut A
+    where
+        A: 'a,
+    {
+        // SAFETY: the caller holds the exclusive turn for `'a`.
+        unsafe { &mut *actor }
+    }
+}
+
+// SAFETY: `A: Sync` makes shared borrows good for many threads at once.
+unsafe impl<A: Sync> TurnMode<A> for Shared {
+    const EXCLUSIVE: bool = false;
+    type Borrow<'a>
+        = &'a A
+    where
+        A: 'a;
+
+    #[inline]
+    unsafe fn borrow<'a>(actor: *mut A) -> &'a A
+    where
+        A: 'a,
+    {
+        // SAFETY: the caller holds a shared turn for `'a`, so nobody borrows exclusively.
+        unsafe { &*actor }
+    }
+}
+
+/// A slot of any actor type, as executors, turns and contexts see it.
+pub(crate) trait AnySlot: Send + Sync + 'static {
+    fn id(&self) -> ActorId;
+    fn executor(&self) -> Arc<Executor>;
+    /// Begins what waits in the mailbox, as far as the word allows.
+    fn drain(&self);
+    /// A poll of `turn`, which holds its part of the actor, has ended.
+    fn after_poll(&self, turn: &TaskRef, polled: Polled);
+    /// Counts and times the poll of a turn.
+    fn timed_poll(&self, turn: &TaskRef) -> Polled;
+    /// Whether `turn` may be polled now: not while another turn uses what it lent.
+    fn lender_may_run(&self, turn: &TaskRef) -> bool;
+    /// Lends the actor of `lender`, which is being polled. False if `actor` is not that actor.
+    fn open_lend(&self, lender: &TaskRef, actor: ActorAddress) -> bool;
+    /// Takes back what `lender` lent last.
+    fn close_lend(&self, lender: &TaskRef);
+    fn device(&self) -> Result<Arc<DeviceLease>, DeviceAbsent>;
+    /// Whether it is active and no turn runs.
+    fn is_idle(&self) -> bool;
+    fn grid(&self) -> Grid;
+    /// Asks for deactivation as soon as no turn runs.
+    fn request_deactivation(&self, why: DeactivationReason);
+}
+
+/// Where an actor is, and of what type.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ActorAddress {
+    pub(crate) address: usize,
+    pub(crate) actor_type: std::any::TypeId,
+}
+
+impl ActorAddress {
+    pub(crate) fn of<A: 'static>(actor: *const A) -> Self {
+        Self { address: actor.addr(), actor_type: std::any::TypeId::of::<A>() }
+    }
+}
+
+/// A context's way to its slot.
+pub(crate) enum ScopeRef {
+    /// The turn's own slot, which outlives the context.
+    Turn(ptr::NonNull<dyn AnySlot>),
+    /// A slot that the context keeps alive.
+    Owned(Arc<dyn AnySlot>),
+    /// None: a context made in a test.
+    Detached,
+}
+
+// SAFETY: it only ever gives out `&dyn AnySlot`, which is `Send + Sync`.
+unsafe impl Send for ScopeRef {}
+// SAFETY: as above.
+unsafe impl Sync for ScopeRef {}
+
+impl ScopeRef {
+    /// # Safety
+    /// `slot` must outlive the value.
+    pub(crate) unsafe fn turn(slot: ptr::NonNull<dyn AnySlot>) -> Self {
+        Self::Turn(slot)
+    }
+
+    pub(crate) fn slot(&self) -> Option<&dyn AnySlot> {
+        match self {
+            // SAFETY: promised to `ScopeRef::turn`.
+            Self::Turn(slot) => Some(unsafe { slot.as_ref() }),
+            Self::Owned(slot) => Some(&**slot),
+            Self::Detached => None,
+        }
+    }
+}
+
+/// The messages that wait, and what else only a busy actor has.
+pub(crate) struct Mailbox {
+    head: *const Header,
+    tail: *const Header,
+    length: u32,
+    extra: Option<Box<Extra>>,
+}
+
+// SAFETY: head and tail are counted references to turns (see `TaskRef`), whose links are touched under the lock.
+unsafe impl Send for Mailbox {}
+
+/// What only a busy actor, or one with a device, has.
+#[derive(Default)]
+pub(crate) struct Extra {
+    /// Turns that have begun and wait. Bounded: one exclusive turn, the lent ones, and the shared ones that the
+    /// word counts.
+    pending: Vec<TaskRef>,
+    pub(crate) lends: Lends,
+    pub(crate) lease: Option<Arc<DeviceLease>>,
+    pub(crate) no_device: Option<Arc<quark_placement::NoDevice>>,
+    close_reason: Option<DeactivationReason>,
+    /// Who runs its turns, if not the type's own executor.
+    executor: Option<Arc<Executor>>,
+}
+
+impl Mailbox {
+    const fn new() -> Self {
+        Self { head: ptr::null(), tail: ptr::null(), length: 0, extra: None }
+    }
+
+    pub(crate) fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
+    fn push(&mut self, turn: TaskRef) {
+        let turn = turn.into_raw();
+        if self.tail.is_null() {
+            self.head = turn;
+        } else {
+            // SAFETY: the tail is a queued turn, whose link belongs to this lock.
+            unsafe { *(*self.tail).next.get() = turn };
+        }
+        self.tail = turn;
+        self.length += 1;
+    }
+
+    /// Whether the first message wants to run alone.
+    fn first_is_exclusive(&self) -> Option<bool> {
+        if self.head.is_null() {
+            return None;
+        }
+        // SAFETY: the count that stands behind the head moves into the reference and back.
+        let first = mem::ManuallyDrop::new(unsafe { TaskRef::from_raw(self.head) });
+        Some(first.is_exclusive())
+    }
+
+    fn pop(&mut self) -> Option<TaskRef> {
+        if self.head.is_null() {
+            return None;
+        }
+        // SAFETY: the head is a queued turn, counted by `push`; the count moves into the reference.
+        let first = unsafe { TaskRef::from_raw(self.head) };
+        // SAFETY: its link belongs to this lock.
+        self.head = unsafe { mem::replace(&mut *first.next().get(), ptr::null()) };
+        if self.head.is_null() {
+            self.tail = ptr::null();
+        }
+        self.length -= 1;
+        Some(first)
+    }
+}
+
+/// The place of one actor.
+pub(crate) struct Slot<A: Actor> {
+    pub(crate) word: Word,
+    /// The host's tick at the last turn.
+    pub(crate) last_used: AtomicU32,
+    /// The NUMA node that the actor lives on while it has no device: an index into the silo's executors.
+    node: u32,
+    mailbox: Mutex<Mailbox>,
+    actor: UnsafeCell<MaybeUninit<A>>,
+    pub(crate) key: Key,
+    pub(crate) host: Arc<Host<A>>,
+}
+
+// SAFETY: the actor is borrowed exclusively by one turn at a time (`A: Send`), or shared by turns whose mode
+// demands `A: Sync`; the rest is atomic, behind the lock, or never changes.
+unsafe impl<A: Actor> Send for Slot<A> {}
+// SAFETY: as above.
+unsafe impl<A: Actor> Sync for Slot<A> {}
+
+/// Why a message did not get into the mailbox.
+pub(crate) enum Blocked {
+    /// For good; this is the caller's error.
+    Failed(Failure),
+    /// The mailbox is full; the message is still whole.
+    Full(TaskRef),
+}
+
+impl<A: Actor> Slot<A> {
+    pub(crate) fn new(key: Key, host: Arc<Host<A>>) -> Arc<Self> {
+        Arc::new(Self {
+            word: Word::default(),
+            last_used: AtomicU32::new(host.tick()),
+            node: host.services.node_of(&key),
+            mailbox: Mutex::new(Mailbox::new()),
+            actor: UnsafeCell::new(MaybeUninit::uninit()),
+            key,
+            host,
+        })
+    }
+
+    pub(crate) fn actor_id(&self) -> ActorId {
+        ActorId { actor_type: A::SPEC.name, key: self.key.clone() }
+    }
+
+    /// Where the actor is. Only the holder of a turn may look.
+    #[inline]
+    pub(crate) fn actor(&self) -> *mut A {
+        self.actor.get().cast()
+    }
+
+    pub(crate) fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
+        self.mailbox.lock()
+    }
+
+    fn arc(&self) -> Arc<Self> {
+        // SAFETY: slots exist only in the `Arc`s that `new` makes.
+        unsafe {
+            Arc::increment_strong_count(self);
+            Arc::from_raw(self)
+        }
+    }
+
+    /// Notes that the actor is in use.
+    #[inline]
+    pub(crate) fn touch(&self) {
+        let tick = self.host.tick();
+        if self.last_used.load(Ordering::Relaxed) != tick {
+            self.last_used.store(tick, Ordering::Relaxed);
+        }
+    }
+
+    /// Who runs its turns while it has no device.
+    #[inline]
+    pub(crate) fn node_executor(&self) -> &Arc<Executor> {
+        &self.host.services.nodes[self.node as usize]
+    }
+
+    fn current_executor(&self) -> Arc<Executor> {
+        let own = self.mailbox.lock().extra.as_ref().and_then(|extra| extra.executor.clone());
+        own.unwrap_or_else(|| self.node_executor().clone())
+    }
+
+    fn schedule(&self) {
+        self.current_executor().push_slot(self.arc());
+    }
+
+    /// Ends a turn that ran on its caller's thread.
+    #[inline]
+    pub(crate) fn release(&self, hold: Hold, panicked: bool) {
+        if panicked {
+            self.poison();
+        }
+        let needs_executor = match hold {
+            Hold::Exclusive => self.word.release_exclusive(),
+            Hold::Shared => self.word.release_shared(),
+            Hold::Lent => unreachable!("lent turns run on executors"),
+        };
+        if needs_executor {
+            self.schedule();
+        }
+    }
+
+    /// A turn that began on its caller's thread goes on without it.
+    #[cold]
+    pub(crate) fn hand_over(self: &Arc<Self>, turn: TaskRef) {
+        turn.settle_down(self.clone());
+        self.attach(&turn);
+        self.pause(&turn);
+    }
+
+    /// Puts a message where it will be run: into the mailbox, or past it if its own chain waits for it here.
+    pub(crate) fn submit(self: &Arc<Self>, turn: TaskRef) -> Result<(), Blocked> {
+        turn.settle_down(self.clone());
+        let mut mailbox = self.mailbox.lock();
+        let seen = self.word.snapshot();
+        if seen.has_writer() || seen.readers() > 0 {
+            match self.comes_back(&turn, &mut mailbox) {
+                ComesBack::No => {}
+                ComesBack::Reenters if self.word.take_shared() => {
+                    drop(mailbox);
+                    return Ok(self.begin_taken(turn, Hold::Shared));
+                }
+                ComesBack::Reenters => {}
+                ComesBack::Lent { begin } => {
+                    drop(mailbox);
+                    if begin {
+                        self.begin_taken(turn, Hold::Lent);
+                    }
+                    return Ok(());
+                }
+                ComesBack::Deadlock(names) => {
+                    drop(mailbox);
+                    let chain = chain::describe(names, self.actor_id());
+                    return Err(Blocked::Failed(CallError::Deadlock(chain)));
+                }
+            }
+        }
+        if seen.phase() == Phase::Vacant && self.host.is_draining() {
+            return Err(Blocked::Failed(CallError::Draining { actor: self.actor_id() }));
+        }
+        if mailbox.length >= self.host.mailbox_capacity() {
+            return Err(Blocked::Full(turn));
+        }
+        let was_empty = mailbox.length == 0;
+        mailbox.push(turn);
+        if was_empty {
+            let now = self.word.set_queued();
+            drop(mailbox);
+            self.attend(now);
+        }
+        Ok(())
+    }
+
+    /// The mailbox has just become non-empty: sees to it that somebody looks at it.
+    fn attend(&self, now: Snapshot) {
+        match now.phase() {
+            Phase::Vacant => self.activate_if_vacant(),
+            Phase::Active if !now.has_writer() && self.word.schedule() => self.schedule(),
+            // Whoever holds the turn, or ends the (de)activation, finds `QUEUED` set.
+            _ => {}
+        }
+    }
+
+    /// Begins an activation unless somebody else has.
+    pub(crate) fn activate_if_vacant(&self) {
+        if let Some(resident) = self.arc().take(Phase::Vacant, Phase::Activating) {
+            crate::activation::start(resident);
+        }
+    }
+
+    /// Leaves `from` for `to`, which owns the actor.
+    pub(crate) fn take(self: Arc<Self>, from: Phase, to: Phase) -> Option<Resident<A>> {
+        self.word.begin(from, to).then(|| Resident {
+            filled: from == Phase::Active,
+            settled: false,
+            slot: self,
+        })
+    }
+
+    /// Writes the actor of an activation that needs to wait for nothing. The caller holds `begin_instant`.
+    #[inline]
+    pub(crate) fn fill_instant(&self, actor: A) {
+        // SAFETY: `begin_instant` gave this thread the vacant slot.
+        unsafe { (*self.actor.get()).write(actor) };
+        self.word.finish_instant();
+    }
+
+    /// The constructor of an instant activation failed: the slot is vacant again, and whoever waits hears of it.
+    #[cold]
+    pub(crate) fn abandon_instant(self: &Arc<Self>, error: &Arc<crate::error::ActivationError>) {
+        let resident = Resident { slot: self.clone(), filled: false, settled: false };
+        resident.settle_vacant(Some(&|| crate::activation::failure_of(error)));
+        self.host.services.activation_ends();
+    }
+
+    /// Tells the predictors that a message has come, if they want to hear of it. True if the actor was watched.
+    pub(crate) fn report_demand(&self) -> bool {
+        let seen = self.word.snapshot();
+        let watched = seen.is_watched() && self.word.end_watch();
+        let cold = seen.phase() == Phase::Vacant && !self.host.spec.prewarm.is_empty();
+        if watched || cold {
+            self.host.services.prewarmer.on_demand(&self.actor_id(), seen.phase() == Phase::Active);
+        }
+        watched
+    }
+
+    /// Runs a turn that was given its part of the actor by the caller.
+    fn begin_taken(&self, turn: TaskRef, hold: Hold) {
+        if turn.begin_scheduled(hold) {
+            self.attach(&turn);
+            self.current_executor().push_turn(turn);
+        } else {
+            self.let_go(hold);
+        }
+    }
+
+    fn let_go(&self, hold: Hold) {
+        let needs_executor = match hold {
+            Hold::Exclusive => self.word.release_exclusive(),
+            Hold::Shared => self.word.release_shared(),
+            Hold::Lent => {
+                self.lent_turn_over();
+                false
+            }
+        };
+        if needs_executor {
+            self.schedule();
+        }
+    }
+
+    fn comes_back(&self, turn: &TaskRef, mailbox: &mut Mailbox) -> ComesBack {
+        let here = ptr::from_ref(self).addr();
+        let mut names = Vec::new();
+        let mut found = None;
+        turn.walk_callers(&mut |ancestor, slot| {
+            names.push(slot.id());
+            if found.is_none() && ancestor.slot == here {
+                found = Some(ancestor);
+            }
+            true
+        });
+        let Some(ancestor) = found else { return ComesBack::No };
+        let lends = mailbox.extra.as_mut().map(|extra| &mut extra.lends);
+        if ancestor.exclusive {
+            if let Some(begin) = lends.and_then(|lends| lends.admit(ancestor.turn, turn)) {
+                return ComesBack::Lent { begin };
+            }
+            return ComesBack::Deadlock(names);
+        }
+        if turn.is_exclusive() {
+            return ComesBack::Deadlock(names);
+        }
+        let joins = lends.is_some_and(Lends::joins);
+        if joins { ComesBack::Lent { begin: true } } else { ComesBack::Reenters }
+    }
+
+    fn attach(&self, turn: &TaskRef) {
+        let mut mailbox = self.mailbox.lock();
+        let pending = &mut mailbox.extra().pending;
+        turn.pending_index().store(pending.len() as u32, Ordering::Relaxed);
+        pending.push(turn.clone());
+    }
+
+    fn detach(&self, turn: &TaskRef) {
+        let index = turn.pending_index().swap(u32::MAX, Ordering::Relaxed) as usize;
+        let mut mailbox = self.mailbox.lock();
+        let Some(extra) = mailbox.extra.as_mut().filter(|extra| index < extra.pending.len()) else { return };
+        let gone = extra.pending.swap_remove(index);
+        if let Some(moved) = extra.pending.get(index) {
+            moved.pending_index().store(index as u32, Ordering::Relaxed);
+        }
+        drop(mailbox);
+        drop(gone);
+    }
+
+    fn is_attached(turn: &TaskRef) -> bool {
+        turn.pending_index().load(Ordering::Relaxed) != u32::MAX
+    }
+
+    /// The poll of a turn ended without its end.
+    fn pause(&self, turn: &TaskRef) {
+        if turn.has_lent() {
+            let next = self.mailbox.lock().extra().lends.park(turn);
+            if let Some(next) = next {
+                self.begin_taken(next, Hold::Lent);
+            }
+        }
+        // From here on another thread may run the turn to its end.
+        let executor = self.current_executor();
+        if turn.pause() {
+            executor.push_turn(turn.clone());
+        }
+    }
+
+    fn lent_turn_over(&self) {
+        let next = self.mailbox.lock().extra().lends.turn_over();
+        match next {
+            Some((turn, true)) => self.current_executor().push_turn(turn),
+            Some((turn, false)) => self.begin_taken(turn, Hold::Lent),
+            None => {}
+        }
+    }
+
+    /// A turn panicked: its actor may be torn and must not take another turn.
+    fn poison(&self) {
+        self.request_deactivation(DeactivationReason::Panicked);
+    }
+
+    /// Runs exclusive messages one after another. The caller has taken the exclusive turn for `first`.
+    fn run_exclusive(&self, first: TaskRef) {
+        let mut next = Some(first);
+        let mut ran = 0;
+        let mut last: Option<TaskRef> = None;
+        while let Some(turn) = next.take() {
+            if let Some(over) = last.take() {
+                over.finish();
+            }
+            if turn.begin(Hold::Exclusive) {
+                self.touch();
+                let polled = self.timed_poll(&turn);
+                match polled {
+                    Polled::Pending => {
+                        self.attach(&turn);
+                        return self.pause(&turn);
+                    }
+                    Polled::Done { panicked } => {
+                        last = Some(turn);
+                        if panicked {
+                            self.poison();
+                            break;
+                        }
+                    }
+                }
+            }
+            ran += 1;
+            if ran < BATCH && !self.word.snapshot().wants_close() {
+                let mut mailbox = self.mailbox.lock();
+                if mailbox.first_is_exclusive() == Some(true) {
+                    next = self.pop(&mut mailbox);
+                }
+            }
+        }
+        self.host.note_space();
+        self.let_go(Hold::Exclusive);
+        // The last caller is woken when the actor is free again, so that its next call may run inline.
+        if let Some(over) = last {
+            over.finish();
+        }
+    }
+
+    fn pop(&self, mailbox: &mut Mailbox) -> Option<TaskRef> {
+        let first = mailbox.pop();
+        if mailbox.length == 0 {
+            self.word.clear_queued();
+        }
+        first
+    }
+
+    /// Takes every message out.
+    pub(crate) fn take_messages(&self, mailbox: &mut Mailbox) -> Vec<TaskRef> {
+        std::iter::from_fn(|| self.pop(mailbox)).collect()
+    }
+
+    /// How many messages wait.
+    pub(crate) fn queued(&self) -> u32 {
+        self.mailbox.lock().length
+    }
+
+    /// Asks every turn that has begun to end.
+    pub(crate) fn abort_turns(&self) {
+        let pending =
+            self.mailbox.lock().extra.as_ref().map(|extra| extra.pending.clone()).unwrap_or_default();
+        for turn in pending {
+            turn.abort();
+        }
+    }
+}
+
+enum ComesBack {
+    /// The call is no part of a chain that waits here.
+    No,
+    /// Its chain is in a shared turn here, and it wants to share.
+    Reenters,
+    /// Its chain lent the actor; `begin` if nobody uses it yet, else the message waits for its turn there.
+    Lent { begin: bool },
+    /// Its chain waits here and does not lend. The chain's actors, innermost first.
+    Deadlock(Vec<ActorId>),
+}
+
+/// Polls a turn that an executor took out of its run queue.
+pub(super) fn run_scheduled(turn: TaskRef) {
+    let Some(slot) = turn.owner() else { return };
+    if !slot.lender_may_run(&turn) {
+        return;
+    }
+    turn.resume();
+    let polled = slot.timed_poll(&turn);
+    slot.after_poll(&turn, polled);
+}
+
+impl<A: Actor> AnySlot for Slot<A> {
+    fn id(&self) -> ActorId {
+        self.actor_id()
+    }
+
+    fn executor(&self) -> Arc<Executor> {
+        self.current_executor()
+    }
+
+    fn drain(&self) {
+        let seen = self.word.begin_drain();
+        if seen.phase() != Phase::Active {
+            return;
+        }
+        if seen.wants_close() {
+            if let Some(resident) = self.arc().take(Phase::Active, Phase::Deactivating) {
+                let why = self.mailbox.lock().extra().close_reason.take();
+                crate::activation::end(resident, why.unwrap_or(DeactivationReason::Requested));
+            }
+            // Otherwise the last turn to end comes back here.
+            return;
+        }
+        for _ in 0..BATCH {
+            let mut mailbox = self.mailbox.lock();
+            match mailbox.first_is_exclusive() {
+                None => return,
+                Some(true) if self.word.take_exclusive() => {
+                    let Some(first) = self.pop(&mut mailbox) else { return };
+                    drop(mailbox);
+                    return self.run_exclusive(first);
+                }
+                Some(false) if self.word.take_shared() => {
+                    let Some(turn) = self.pop(&mut mailbox) else { return };
+                    drop(mailbox);
+                    self.touch();
+                    self.begin_taken(turn, Hold::Shared);
+                }
+                // Whoever holds the actor schedules the slot again when it lets go.
+                Some(_) => return,
+            }
+        }
+        self.host.note_space();
+        if self.word.snapshot().has_queued() && self.word.schedule() {
+            self.schedule();
+        }
+    }
+
+    fn after_poll(&self, turn: &TaskRef, polled: Polled) {
+        match polled {
+            Polled::Pending => self.pause(turn),
+            Polled::Done { panicked } => {
+                if Self::is_attached(turn) {
+                    self.detach(turn);
+                }
+                if panicked {
+                    self.poison();
+                }
+                self.let_go(turn.hold());
+                turn.finish();
+            }
+        }
+    }
+
+    fn timed_poll(&self, turn: &TaskRef) -> Polled {
+        self.host.timed(turn.method_index(), || turn.poll_as_current())
+    }
+
+    fn lender_may_run(&self, turn: &TaskRef) -> bool {
+        !turn.has_lent() || self.mailbox.lock().extra().lends.may_run(turn)
+    }
+
+    fn open_lend(&self, lender: &TaskRef, actor: ActorAddress) -> bool {
+        let own = actor == ActorAddress::of::<A>(self.actor());
+        if own {
+            self.mailbox.lock().extra().lends.open(lender);
+        }
+        own
+    }
+
+    fn close_lend(&self, lender: &TaskRef) {
+        let waiting = self.mailbox.lock().extra().lends.close(lender.identity());
+        for turn in waiting {
+            let mut names = Vec::new();
+            turn.walk_callers(&mut |_, slot| {
+                names.push(slot.id());
+                true
+            });
+            turn.reject(CallError::Deadlock(chain::describe(names, self.actor_id())));
+        }
+    }
+
+    fn device(&self) -> Result<Arc<DeviceLease>, DeviceAbsent> {
+        let mailbox = self.mailbox.lock();
+        let extra = mailbox.extra.as_ref();
+        if let Some(lease) = extra.and_then(|extra| extra.lease.clone()) {
+            return Ok(lease);
+        }
+        let lacks = extra.and_then(|extra| extra.no_device.clone());
+        Err(lacks.map_or(DeviceAbsent::NotDeclared { actor_type: A::SPEC.name }, DeviceAbsent::NoneFits))
+    }
+
+    fn is_idle(&self) -> bool {
+        let seen = self.word.snapshot();
+        seen.phase() == Phase::Active && !seen.has_writer() && seen.readers() == 0 && !seen.has_queued()
+    }
+
+    fn grid(&self) -> Grid {
+        self.host.grid()
+    }
+
+    fn request_deactivation(&self, why: DeactivationReason) {
+        self.mailbox.lock().extra().close_reason.get_or_insert(why);
+        if self.word.request_close() {
+            self.schedule();
+        }
+    }
+}
+
+impl<A: Actor> Drop for Slot<A> {
+    fn drop(&mut self) {
+        if self.word.snapshot().phase() == Phase::Active {
+            // SAFETY: an active slot holds an actor, and nobody else has the slot any more.
+            let dropped =
+                catch_unwind(AssertUnwindSafe(|| unsafe { self.actor.get_mut().assume_init_drop() }));
+            report_drop_panic(&self.key, dropped);
+        }
+        while let Some(turn) = self.mailbox.get_mut().pop() {
+            turn.reject(CallError::Stopped { actor: self.actor_id(), method: turn.method() });
+        }
+    }
+}
+
+fn report_drop_panic(key: &Key, dropped: std::thread::Result<()>) {
+    if let Err(payload) = dropped {
+        tracing::error!(%key, panic = %panic_message(payload), "dropping an actor panicked");
+    }
+}
+
+/// Sole possession of a slot that is being activated or deactivated.
+pub(crate) struct Resident<A: Actor> {
+    pub(crate) slot: Arc<Slot<A>>,
+    filled: bool,
+    settled: bool,
+}
+
+impl<A: Actor> Resident<A> {
+    /// Puts the actor in.
+    pub(crate) fn fill(&mut self, actor: A) {
+        self.empty();
+        // SAFETY: the phase gives this value sole access to the slot's actor, which is not there now.
+        unsafe { (*self.slot.actor.get()).write(actor) };
+        self.filled = true;
+    }
+
+    /// The actor, if it is in.
+    pub(crate) fn actor(&mut self) -> Option<&mut A> {
+        // SAFETY: sole access, and `filled` says that it is there.
+        self.filled.then(|| unsafe { (*self.slot.actor.get()).assume_init_mut() })
+    }
+
+    /// Drops the actor, if it is in.
+    pub(crate) fn empty(&mut self) {
+        if mem::take(&mut self.filled) {
+            // SAFETY: as in `actor`; it is marked gone already, so a panic in its drop does not run it again.
+            let drop_actor = || unsafe { (*self.slot.actor.get()).assume_init_drop() };
+            report_drop_panic(&self.slot.key, catch_unwind(AssertUnwindSafe(drop_actor)));
+        }
+    }
+
+    /// The actor is ready for its turns, which `executor` runs if they are bound to it.
+    pub(crate) fn settle_active(mut self, executor: Option<Arc<Executor>>) {
+        self.settled = true;
+        if executor.is_some() {
+            self.slot.mailbox.lock().extra().executor = executor;
+        }
+        let past = self.slot.word.settle(Phase::Active);
+        if past.has_queued() && self.slot.word.schedule() {
+            self.slot.schedule();
+        }
+    }
+
+    /// The slot is empty again. With `failure`, every message that waits ends in it; otherwise they begin the
+    /// next activation.
+    pub(crate) fn settle_vacant(mut self, failure: Option<&dyn Fn() -> Failure>) {
+        self.vacate(failure);
+    }
+
+    fn vacate(&mut self, failure: Option<&dyn Fn() -> Failure>) {
+        self.settled = true;
+        self.empty();
+        let slot = &self.slot;
+        let mut mailbox = slot.mailbox.lock();
+        let gone = mailbox.extra.take();
+        let rejected = match failure {
+            Some(_) => slot.take_messages(&mut mailbox),
+            None => Vec::new(),
+        };
+        let past = slot.word.settle(Phase::Vacant);
+        drop(mailbox);
+        // The lease goes back to the ledger before anyone waits for it again.
+        drop(gone);
+        for turn in rejected {
+            if let Some(failure) = failure {
+                turn.reject(failure());
+            }
+        }
+        if failure.is_none() && past.has_queued() {
+            slot.activate_if_vacant();
+        }
+    }
+}
+
+impl<A: Actor> Drop for Resident<A> {
+    /// The activation or deactivation was given up half-way, since the silo's runtimes ended: whoever waits
+    /// hears of it.
+    fn drop(&mut self) {
+        if !self.settled {
+            let actor = self.slot.actor_id();
+            self.vacate(Some(&|| CallError::Draining { actor: actor.clone() }));
+            self.slot.host.services.activation_ends();
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! The activation word: who may run on an actor now.
+//!
+//! | bits  | name        | set by                             | cleared by                           |
+//! |-------|-------------|------------------------------------|--------------------------------------|
+//! | 0-15  | readers     | a shared turn that begins          | the same turn as it ends             |
+//! | 16    | `WRITER`    | an exclusive turn, (de)activation  | the same as it ends                  |
+//! | 17    | `QUEUED`    | who puts the first message in      | who takes the last message out       |
+//! | 18    | `SCHEDULED` | who puts the slot in a run queue   | the executor, before it looks inside |
+//! | 19    | `CLOSE`     | who asks for deactivation          | the deactivation as it ends          |
+//! | 20-22 | phase       | the holder of `WRITER`, or the     |                                      |
+//! |       |             | compare-and-swap that leaves it    |                                      |
+//! | 23    | `WATCHED`   | who wants to hear of the next call | that call, off the inline path       |
+//!
+//! `QUEUED` changes only under the mailbox lock. An inline caller wins the word only while nothing is queued and
+//! no deactivation is asked for, so it never overtakes a queued message.
+//!
+//! No wake-up is lost: `SCHEDULED` is cleared *before* the executor tries to take the turn, and whoever lets a
+//! turn go looks at `QUEUED` and `CLOSE` in the very value that its release replaced. So a message that finds
+//! the turn taken is found by whoever holds it, and one that finds it free schedules the slot itself.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+const READER: u32 = 1;
+const READERS: u32 = 0xFFFF;
+const WRITER: u32 = 1 << 16;
+const QUEUED: u32 = 1 << 17;
+const SCHEDULED: u32 = 1 << 18;
+const CLOSE: u32 = 1 << 19;
+const PHASE_SHIFT: u32 = 20;
+const PHASE: u32 = 7 << PHASE_SHIFT;
+const WATCHED: u32 = 1 << 23;
+
+/// Shared turns that may run on one activation at once; the next one waits in the mailbox.
+pub(crate) const SHARED_TURNS_MAX: u32 = READERS - 1;
+
+/// Where an activation is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub(crate) enum Phase {
+    /// There is no actor; the next message makes one.
+    Vacant = 0,
+    /// The actor is being made; messages wait.
+    Activating = 1,
+    /// The actor takes turns.
+    Active = 2,
+    /// The actor is being unmade; messages wait for the next one.
+    Deactivating = 3,
+    /// The slot has left the catalog; who holds it must look the actor up again.
+    Retired = 4,
+}
+
+impl Phase {
+    const fn bits(self) -> u32 {
+        (self as u32) << PHASE_SHIFT
+    }
+}
+
+/// A value of the word as it was at some moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Snapshot(u32);
+
+impl Snapshot {
+    pub(crate) fn phase(self) -> Phase {
+        match (self.0 & PHASE) >> PHASE_SHIFT {
+            0 => Phase::Vacant,
+            1 => Phase::Activating,
+            2 => Phase::Active,
+            3 => Phase::Deactivating,
+            _ => Phase::Retired,
+        }
+    }
+
+    pub(crate) fn readers(self) -> u32 {
+        self.0 & READERS
+    }
+
+    pub(crate) fn has_writer(self) -> bool {
+        self.0 & WRITER != 0
+    }
+
+    pub(crate) fn has_queued(self) -> bool {
+        self.0 & QUEUED != 0
+    }
+
+    pub(crate) fn wants_close(self) -> bool {
+        self.0 & CLOSE != 0
+    }
+
+    pub(crate) fn is_watched(self) -> bool {
+        self.0 & WATCHED != 0
+    }
+
+    fn is_scheduled(self) -> bool {
+        self.0 & SCHEDULED != 0
+    }
+
+    /// Whether whoever made this the past must now put the slot into the run queue.
+    fn needs_executor(self) -> bool {
+        (self.has_queued() || self.wants_close()) && !self.is_scheduled()
+    }
+}
+
+/// The word itself.
+#[derive(Debug, Default)]
+pub(crate) struct Word(AtomicU32);
+
+impl Word {
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        Snapshot(self.0.load(Ordering::Acquire))
+    }
+
+    /// Takes the exclusive turn if the actor is idle with nothing waiting. The inline path.
+    #[inline]
+    pub(crate) fn try_exclusive(&self) -> bool {
+        let idle = Phase::Active.bits();
+        self.0.compare_exchange(idle, idle | WRITER, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// Takes a shared turn if no writer runs or waits. The inline path.
+    #[inline]
+    pub(crate) fn try_shared(&self) -> bool {
+        self.update(|word| {
+            let free =
+                word & !(READERS | SCHEDULED) == Phase::Active.bits() && word & READERS < SHARED_TURNS_MAX;
+            free.then_some(word + READER)
+        })
+        .is_ok()
+    }
+
+    /// Takes the exclusive turn for a queued message, whatever else waits.
+    pub(crate) fn take_exclusive(&self) -> bool {
+        self.update(|word| {
+            let free = word & (PHASE | WRITER | READERS) == Phase::Active.bits();
+            free.then_some(word | WRITER)
+        })
+        .is_ok()
+    }
+
+    /// Takes a shared turn for a queued message, or for a chain that already reads here, whatever else waits.
+    pub(crate) fn take_shared(&self) -> bool {
+        self.update(|word| {
+            let free = word & (PHASE | WRITER) == Phase::Active.bits() && word & READERS < SHARED_TURNS_MAX;
+            free.then_some(word + READER)
+        })
+        .is_ok()
+    }
+
+    /// Ends the exclusive turn. True if the slot must be scheduled.
+    #[inline]
+    pub(crate) fn release_exclusive(&self) -> bool {
+        let past = Snapshot(self.0.fetch_sub(WRITER, Ordering::AcqRel));
+        past.needs_executor() && self.schedule()
+    }
+
+    /// Ends a shared turn. True if the slot must be scheduled.
+    #[inline]
+    pub(crate) fn release_shared(&self) -> bool {
+        let past = Snapshot(self.0.fetch_sub(READER, Ordering::AcqRel));
+        past.needs_executor() && self.schedule()
+    }
+
+    /// Marks the slot as being in a run queue. True if the caller must put it there.
+    pub(crate) fn schedule(&self) -> bool {
+        !Snapshot(self.0.fetch_or(SCHEDULED, Ordering::AcqRel)).is_scheduled()
+    }
+
+    /// The executor has taken the slot out of its run queue and looks inside from here on.
+    pub(crate) fn begin_drain(&self) -> Snapshot {
+        Snapshot(self.0.fetch_and(!SCHEDULED, Ordering::AcqRel) & !SCHEDULED)
+    }
+
+    /// The mailbox has become non-empty. Call under its lock.
+    pub(crate) fn set_queued(&self) -> Snapshot {
+        Snapshot(self.0.fetch_or(QUEUED, Ordering::AcqRel) | QUEUED)
+    }
+
+    /// The mailbox has become empty. Call under its lock.
+    pub(crate) fn clear_queued(&self) {
+        self.0.fetch_and(!QUEUED, Ordering::AcqRel);
+    }
+
+    /// Asks for deactivation as soon as no turn runs. True if the slot must be scheduled.
+    pub(crate) fn request_close(&self) -> bool {
+        let past = self.update(|word| (word & PHASE == Phase::Active.bits()).then_some(word | CLOSE));
+        match past {
+            Ok(past) => !past.has_writer() && past.readers() == 0 && self.schedule(),
+            Err(_) => false,
+        }
+    }
+
+    /// Leaves `from` for `to` if that is still where the slot is, taking the exclusive turn with it when the new
+    /// phase is one that owns the actor.
+    pub(crate) fn begin(&self, from: Phase, to: Phase) -> bool {
+        self.update(|word| {
+            let free = word & (PHASE | WRITER | READERS) == from.bits();
+            free.then_some((word & !PHASE) | to.bits() | WRITER)
+        })
+        .is_ok()
+    }
+
+    /// Ends an activation or deactivation: enters `phase`, lets the turn go and forgets a request to close.
+    /// The past value says whether messages wait.
+    pub(crate) fn settle(&self, phase: Phase) -> Snapshot {
+        let settled = self.update(|word| Some((word & !(PHASE | WRITER | CLOSE)) | phase.bits()));
+        settled.unwrap_or_else(|past| past)
+    }
+
+    /// Activates on the spot: the caller gets the exclusive turn of an actor that is about to be written.
+    pub(crate) fn begin_instant(&self) -> bool {
+        let vacant = Phase::Vacant.bits();
+        let taken = Phase::Activating.bits() | WRITER;
+        self.0.compare_exchange(vacant, taken, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// The actor of [`begin_instant`](Self::begin_instant) is there; its maker goes on into the exclusive turn.
+    pub(crate) fn finish_instant(&self) {
+        self.0.fetch_add(Phase::Active.bits() - Phase::Activating.bits(), Ordering::AcqRel);
+    }
+
+    /// Makes the next call leave the inline path once, to report itself.
+    pub(crate) fn watch(&self) {
+        self.0.fetch_or(WATCHED, Ordering::AcqRel);
+    }
+
+    /// Ends the watch. True if there was one.
+    pub(crate) fn end_watch(&self) -> bool {
+        Snapshot(self.0.fetch_and(!WATCHED, Ordering::AcqRel)).is_watched()
+    }
+
+    /// Takes an empty slot out of use for good. True if it was vacant with nothing queued.
+    pub(crate) fn retire(&self) -> bool {
+        let vacant = Phase::Vacant.bits();
+        self.0.compare_exchange(vacant, Phase::Retired.bits(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    #[inline]
+    fn update(&self, next: impl Fn(u32) -> Option<u32>) -> Result<Snapshot, Snapshot> {
+        let updated = self.0.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+        updated.map(Snapshot).map_err(Snapshot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn active() -> Word {
+        let word = Word::default();
+        assert!(word.begin_instant());
+        word.finish_instant();
+        assert!(!word.release_exclusive());
+        word
+    }
+
+    #[test]
+    fn an_exclusive_turn_excludes_everything() {
+        let word = active();
+        assert!(word.try_exclusive());
+        assert!(!word.try_exclusive() && !word.try_shared() && !word.take_exclusive() && !word.take_shared());
+        assert!(!word.release_exclusive());
+        assert!(word.try_exclusive());
+    }
+
+    #[test]
+    fn shared_turns_run_together_and_keep_writers_out() {
+        let word = active();
+        assert!(word.try_shared() && word.try_shared());
+        assert_eq!(word.snapshot().readers(), 2);
+        assert!(!word.try_exclusive() && !word.take_exclusive());
+        word.release_shared();
+        word.release_shared();
+        assert!(word.take_exclusive());
+    }
+
+    #[test]
+    fn an_inline_caller_never_overtakes_a_queued_message() {
+        let word = active();
+        word.set_queued();
+        assert!(!word.try_exclusive() && !word.try_shared());
+        assert!(word.take_exclusive());
+    }
+
+    #[test]
+    fn the_release_of_a_turn_finds_what_was_queued_meanwhile() {
+        let word = active();
+        assert!(word.try_exclusive());
+        word.set_queued();
+        assert!(word.release_exclusive(), "nobody else will schedule the slot");
+        word.begin_drain();
+        assert!(word.take_exclusive());
+        assert!(word.schedule());
+        assert!(!word.release_exclusive(), "it is in a run queue already");
+    }
+
+    #[test]
+    fn a_watched_actor_is_not_called_inline_until_somebody_looks() {
+        let word = active();
+        word.watch();
+        assert!(!word.try_exclusive() && !word.try_shared());
+        assert!(word.end_watch() && !word.end_watch());
+        assert!(word.try_exclusive());
+    }
+
+    #[test]
+    fn a_request_to_close_waits_for_the_running_turn() {
+        let word = active();
+        assert!(word.try_shared());
+        assert!(!word.request_close());
+        assert!(word.release_shared(), "the last turn hands the slot to the executor");
+        word.begin_drain();
+        assert!(word.begin(Phase::Active, Phase::Deactivating));
+        word.settle(Phase::Vacant);
+        assert!(!word.snapshot().wants_close());
+        assert!(word.retire());
+        assert!(!word.begin_instant());
+    }
+}
