@@ -2,7 +2,7 @@
 //!
 //! - `wgpu` (feature `wgpu`): device, queue and compute pipelines on any Vulkan device
 //! - `cuda` (feature `cuda`): context, stream and modules on NVIDIA devices
-//! - `cache`: compiled once, shared, bounded
+//! - `cache`, `shared`: compiled or built once, shared, bounded
 //!
 //! Which backends exist is settled here, once: without a feature its module is replaced by one with nothing in it,
 //! and a lease has no such method.
@@ -14,6 +14,8 @@ pub mod cuda;
 #[cfg(not(feature = "cuda"))]
 #[path = "context/cuda_off.rs"]
 mod cuda;
+#[cfg(any(feature = "wgpu", feature = "cuda", test))]
+mod shared;
 #[cfg(feature = "wgpu")]
 pub mod wgpu;
 #[cfg(not(feature = "wgpu"))]
@@ -125,6 +127,26 @@ impl Fault for ContextError {
             _ => Retry::Pointless,
         }
     }
+}
+
+/// Things of any type that one device keeps for its leases; at the bound the one used longest ago is forgotten.
+pub const MAX_SHARED: usize = 256;
+
+/// Why there is no shared thing. Nothing was kept under the key.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SharedError<E> {
+    /// The key stands for a thing of another type on this device already. Retrying is pointless.
+    #[error("the key {key:?} is in use for something of another type on this device")]
+    KeyReused {
+        /// The key.
+        key: String,
+    },
+    /// The context is lost.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    /// It could not be made; the next caller tries again.
+    #[error("{0}")]
+    Make(E),
 }
 
 /// Why nothing was allocated through a lease. The lease is as it was.

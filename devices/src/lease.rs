@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use quark_base::ByteSize;
 
@@ -79,6 +80,13 @@ impl DeviceLease {
     /// Notes a use: the lease becomes a later victim.
     pub fn touch(&self) {
         if let Err(error) = self.inner.pool.touch(self.inner.id) {
+            tracing::error!(%error, "a living lease is not in the ledger");
+        }
+    }
+
+    /// Tells what the content takes to load again, once that was measured: dear content is a later victim.
+    pub fn set_reload_cost(&self, reload_cost: Duration) {
+        if let Err(error) = self.inner.pool.set_reload_cost(self.inner.id, reload_cost) {
             tracing::error!(%error, "a living lease is not in the ledger");
         }
     }

@@ -219,6 +219,17 @@ impl VramLedger {
         Ok(())
     }
 
+    /// Corrects what the lease's content takes to load again, once that was measured, and counts as a use at `now`.
+    pub fn set_reload_cost(
+        &mut self,
+        lease: LeaseId,
+        reload_cost: Duration,
+        now: Duration,
+    ) -> Result<(), NoSuchLease> {
+        self.leases.get_mut(&lease).ok_or(NoSuchLease { lease })?.reload_cost = reload_cost;
+        self.touch(lease, now)
+    }
+
     /// Marks that a turn runs on this lease: it is no victim until as many [`VramLedger::unpin`] followed.
     pub fn pin(&mut self, lease: LeaseId) -> Result<(), PinError> {
         let entry = self.leases.get_mut(&lease).ok_or(PinError::NoSuchLease { lease })?;

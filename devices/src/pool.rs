@@ -112,6 +112,12 @@ impl DevicePool {
         self.ledger.lock().touch(lease, now)
     }
 
+    /// Corrects what a lease's content takes to load again, once that was measured.
+    pub fn set_reload_cost(&self, lease: LeaseId, reload_cost: Duration) -> Result<(), NoSuchLease> {
+        let now = self.clock.now();
+        self.ledger.lock().set_reload_cost(lease, reload_cost, now)
+    }
+
     /// Takes in what the driver says is really used on a device, by everybody; false if it is not leasable.
     pub fn reconcile(&self, device: &DeviceId, really_used: ByteSize) -> bool {
         let now = self.clock.now();

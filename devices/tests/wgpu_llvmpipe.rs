@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use quark_base::ByteSize;
 use quark_devices::context::wgpu::{PipelineError, WgpuContext};
-use quark_devices::context::{AllocError, ContextError};
+use quark_devices::context::{AllocError, ContextError, SharedError};
 use quark_devices::inventory::{Device, DeviceKind, Inventory, NoteKind, Source};
 use quark_devices::lease::DeviceLease;
 use quark_devices::ledger::OverLease;
@@ -196,6 +196,25 @@ fn wgpu_many_threads_compile_one_pipeline() {
         threads.into_iter().map(|thread| thread.join().unwrap()).collect()
     });
     assert!(pipelines.iter().all(|pipeline| Arc::ptr_eq(pipeline, &pipelines[0])));
+}
+
+#[test]
+fn wgpu_a_set_of_pipelines_is_built_once_per_device() {
+    let (pool, adapter) = pool();
+    let (first, second) = (lease(&pool, &adapter, ByteSize::ZERO), lease(&pool, &adapter, ByteSize::ZERO));
+    let build = |held: &DeviceLease| {
+        held.wgpu().unwrap().shared("network", |context| {
+            Ok::<_, PipelineError>([context.compute_pipeline("double", DOUBLE, "double")?])
+        })
+    };
+    assert!(Arc::ptr_eq(&build(&first).unwrap(), &build(&second).unwrap()));
+    let context = first.wgpu().unwrap();
+    let error = context.shared("network", |_| Ok::<_, PipelineError>(())).unwrap_err();
+    assert!(matches!(error, SharedError::KeyReused { .. }), "{error}");
+    let error = context
+        .shared("broken", |context| context.compute_pipeline("broken", "fn broken( {", "broken"))
+        .unwrap_err();
+    assert!(matches!(error, SharedError::Make(PipelineError::Shader { .. })), "{error}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod lease;
 mod module;
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
@@ -14,7 +15,8 @@ use parking_lot::Mutex;
 pub use self::lease::LeasedSlice;
 pub use self::module::{MAX_MODULES, ModuleError, ModuleSource};
 use super::cache::OnceCache;
-use super::{Backend, ContextError};
+use super::shared::Shared;
+use super::{Backend, ContextError, SharedError};
 use crate::inventory::{Device, DeviceId, PartialDevice};
 use crate::probe::cuda as probe;
 
@@ -30,6 +32,7 @@ pub struct CudaContext {
     id: DeviceId,
     capability: (i32, i32),
     modules: OnceCache<Arc<CudaModule>>,
+    shared: Shared,
     lost: OnceLock<String>,
 }
 
@@ -59,6 +62,18 @@ impl CudaContext {
         }
         let reason = self.lost.get().cloned().unwrap_or_default();
         Err(ContextError::Lost { device: self.id.clone(), backend: Backend::Cuda, reason })
+    }
+
+    /// What `make` builds for this device, built by the first caller of `key` while the others wait, and shared
+    /// from then on: for more than one pipeline or module, such as all that one network needs. `make` must not ask
+    /// for the same key. At [`super::MAX_SHARED`] the thing used longest ago is forgotten.
+    pub fn shared<T: Any + Send + Sync, E>(
+        &self,
+        key: &str,
+        make: impl FnOnce(&Self) -> Result<T, E>,
+    ) -> Result<Arc<T>, SharedError<E>> {
+        self.check()?;
+        self.shared.get_or_make(key, || make(self))
     }
 
     fn query(&self) -> Result<(), DriverError> {
@@ -108,6 +123,7 @@ impl CudaContext {
             id: device.id.clone(),
             capability,
             modules,
+            shared: Shared::default(),
             lost: OnceLock::new(),
         }))
     }

@@ -3,6 +3,7 @@
 mod lease;
 mod pipeline;
 
+use std::any::Any;
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
@@ -14,7 +15,8 @@ use parking_lot::Mutex;
 pub use self::lease::LeasedBuffer;
 pub use self::pipeline::{MAX_PIPELINES, PipelineError};
 use super::cache::OnceCache;
-use super::{Backend, ContextError};
+use super::shared::Shared;
+use super::{Backend, ContextError, SharedError};
 use crate::inventory::{Device, DeviceId, PartialDevice};
 use crate::probe::wgpu as probe;
 
@@ -36,6 +38,7 @@ pub struct WgpuContext {
     pub limits: Limits,
     id: DeviceId,
     pipelines: OnceCache<Arc<::wgpu::ComputePipeline>>,
+    shared: Shared,
     health: Arc<Health>,
 }
 
@@ -64,6 +67,18 @@ impl WgpuContext {
         }
     }
 
+    /// What `make` builds for this device, built by the first caller of `key` while the others wait, and shared
+    /// from then on: for more than one pipeline or module, such as all that one network needs. `make` must not ask
+    /// for the same key. At [`super::MAX_SHARED`] the thing used longest ago is forgotten.
+    pub fn shared<T: Any + Send + Sync, E>(
+        &self,
+        key: &str,
+        make: impl FnOnce(&Self) -> Result<T, E>,
+    ) -> Result<Arc<T>, SharedError<E>> {
+        self.check()?;
+        self.shared.get_or_make(key, || make(self))
+    }
+
     /// The last error that no error scope caught, once.
     pub fn take_error(&self) -> Option<String> {
         self.health.uncaught.lock().take()
@@ -90,7 +105,11 @@ impl WgpuContext {
         let name = device.id.clone();
         opened.set_device_lost_callback(move |reason, message| {
             let text = lost_reason(reason, &message);
-            tracing::error!(device = %name, reason = %text, "wgpu lost the device");
+            match reason {
+                // Somebody asked for it, or the last holder let go.
+                DeviceLostReason::Destroyed => tracing::debug!(device = %name, "the wgpu device is closed"),
+                _ => tracing::error!(device = %name, reason = %text, "wgpu lost the device"),
+            }
             // Only the first reason is the cause; later calls repeat it.
             let _ = on_lost.lost.set(text);
         });
@@ -108,6 +127,7 @@ impl WgpuContext {
             limits,
             id: device.id.clone(),
             pipelines: OnceCache::new(MAX_PIPELINES),
+            shared: Shared::default(),
             health,
         }))
     }

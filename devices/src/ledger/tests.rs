@@ -127,6 +127,17 @@ fn cheap_large_and_forgotten_leases_go_first() {
 }
 
 #[test]
+fn a_measured_reload_cost_counts_from_then_on() {
+    let mut ledger = ledger();
+    let (first, second) = (grant(&mut ledger, 500, 0, 0), grant(&mut ledger, 500, 0, 1));
+    assert_eq!(ledger.victims(&device("gpu"), ByteSize::mib(1), at(2)), vec![first]);
+    ledger.set_reload_cost(first, at(30), at(2)).unwrap();
+    assert_eq!(ledger.victims(&device("gpu"), ByteSize::mib(1), at(2)), vec![second]);
+    ledger.release(first).unwrap();
+    assert_eq!(ledger.set_reload_cost(first, at(1), at(3)), Err(NoSuchLease { lease: first }));
+}
+
+#[test]
 fn among_equals_the_longest_idle_goes() {
     let mut ledger = ledger();
     let (first, second) = (grant(&mut ledger, 500, 3, 0), grant(&mut ledger, 500, 3, 1));

@@ -105,6 +105,16 @@ fn a_turn_keeps_its_lease_from_eviction() {
 }
 
 #[test]
+fn dear_content_stays_longer() {
+    let pool = pool();
+    let (first, second) = (lease(&pool, ByteSize::gib(3)).unwrap(), lease(&pool, ByteSize::gib(3)).unwrap());
+    first.set_reload_cost(Duration::from_secs(60));
+    assert_eq!(pool.victims(&DeviceId::new("gpu"), ByteSize::gib(2)), vec![second.id()]);
+    second.set_reload_cost(Duration::from_secs(90));
+    assert_eq!(pool.victims(&DeviceId::new("gpu"), ByteSize::gib(2)), vec![first.id()]);
+}
+
+#[test]
 fn what_cannot_be_leased_says_why() {
     let unknown = DeviceId::new("nowhere");
     let mut devices = vec![
