@@ -1,1 +1,85 @@
-//! Placeholder.
+//! Quark: virtual actors that know the hardware they run on.
+//!
+//! Write a plain struct with `async fn` methods; Quark activates it on its first call, runs its methods in turns,
+//! gives it the device it declared, and warms it before the first message where a stream announces one.
+//!
+//! ```
+//! use quark::prelude::*;
+//!
+//! #[derive(Actor)]
+//! struct Counter {
+//!     count: u64,
+//! }
+//!
+//! #[methods]
+//! impl Counter {
+//!     pub async fn add(&mut self, amount: u64) -> u64 {
+//!         self.count += amount;
+//!         self.count
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<()> {
+//! let silo = Silo::builder().host::<Counter>().start()?;
+//! let grid = silo.grid();
+//! grid.actor::<Counter>("visits").add(2).await?;
+//! assert_eq!(grid.actor::<Counter>("visits").add(3).await?, 5);
+//! silo.shutdown(Duration::from_secs(1)).await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! What belongs in this crate: the composition root and the names that users import. What does not: logic.
+//!
+//! - [`prelude`]: what most programs import
+//! - [`silo`]: [`Silo`] and its builder, where devices and runtime meet
+//! - [`devices`], [`placement`], [`predictive`], [`runtime`], [`profiling`]: the layers, for those who need one
+//! - [`macro_support`]: what the macros expand to
+
+pub mod silo;
+
+pub use quark_base as base;
+pub use quark_devices as devices;
+pub use quark_placement as placement;
+pub use quark_predictive as predictive;
+pub use quark_profiling as profiling;
+pub use quark_runtime as runtime;
+
+pub use anyhow::{Error, Result};
+pub use quark_base::{ActorId, ByteSize, Fault, Key, Outcome, Retry, SiloId, StreamId};
+pub use quark_macros::{Actor, methods};
+pub use quark_runtime::actor::Actor;
+pub use quark_runtime::{
+    ActivationCause, ActivationError, Call, CallChain, CallError, Cx, DeactivationReason, DeviceAbsent, Grid,
+    PublishError, Published, RequestContext, Shutdown, TraceParent,
+};
+pub use silo::{Silo, SiloBuilder, StartError};
+
+/// A duration in milliseconds.
+pub const fn ms(milliseconds: u64) -> std::time::Duration {
+    std::time::Duration::from_millis(milliseconds)
+}
+
+/// What most programs import.
+pub mod prelude {
+    pub use std::time::Duration;
+
+    pub use crate::{
+        Actor, ByteSize, CallError, Cx, DeactivationReason, Fault, Grid, Key, Result, Silo, StreamId,
+        methods, ms,
+    };
+}
+
+/// What the macros expand to. Not for other use; it changes with them.
+#[doc(hidden)]
+pub mod macro_support {
+    pub use quark_placement::{GpuNeed, NumaPreference};
+    pub use quark_runtime::actor::{
+        Actor, ActorSpec, Create, DeactivationReason, HookError, Method, MethodSpec, Methods, PrewarmSpec,
+        ResultLike,
+    };
+    pub use quark_runtime::streams::Subscriptions;
+    pub use quark_runtime::turn::{Exclusive, Shared, TurnMode};
+    pub use quark_runtime::{ActorRef, Call, Cx};
+}

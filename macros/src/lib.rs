@@ -1,1 +1,50 @@
-//! Placeholder.
+//! The macros that turn a plain struct and its `async fn` methods into an actor.
+//!
+//! What belongs here: syntax. Everything that runs is in `quark-runtime`; the expansion is what a person would
+//! have written against it. Every misuse has an error that says what to write instead.
+//!
+//! - `attributes`: reading `#[actor(…)]`
+//! - `derive`: `#[derive(Actor)]`, what the type declares about itself
+//! - `methods`: `#[methods]`, its interface, hooks and subscriptions
+
+mod attributes;
+mod derive;
+mod methods;
+
+use proc_macro::TokenStream;
+use syn::{DeriveInput, ItemImpl, parse_macro_input};
+
+/// Makes a struct an actor type.
+///
+/// Its fields start as `Default::default()`, or as `#[init(expression)]` says. A type whose fields have no
+/// default says `#[actor(factory)]` and is hosted with `host_with`.
+///
+/// ```text
+/// #[actor(
+///     name = "vision.analyzer",       // wire name; default: the type's name
+///     idle = "10m",                   // deactivate when unused for this long; default 15m
+///     mailbox = 1000,                 // messages that may wait; default 10000
+///     activation_limit = "60s",       // how long an activation may take; default 60s
+///     factory,                        // made by `host_with`, not from defaults
+///     gpu(vram = "2 GiB", numa = "local", capability = "8.0", f16, bf16, software, optional),
+///     prewarm(stream = "sensors/motion", lead = "200ms", confidence = 0.8),   // may be repeated
+/// )]
+/// ```
+#[proc_macro_derive(Actor, attributes(actor, init))]
+pub fn derive_actor(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    derive::expand(&input).unwrap_or_else(|error| error.to_compile_error()).into()
+}
+
+/// Makes the `pub async fn` methods of an impl block the actor's interface.
+///
+/// - `&mut self` methods take exclusive turns, `&self` methods shared ones.
+/// - A parameter `cx: &Cx` gets the turn's context; all others travel with the call.
+/// - `#[on_activate]` and `#[on_deactivate]` mark the hooks.
+/// - `#[on_stream("namespace")]` marks a method that takes the items of a stream.
+/// - Everything else is a private helper.
+#[proc_macro_attribute]
+pub fn methods(arguments: TokenStream, input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as ItemImpl);
+    methods::expand(&arguments.into(), input).unwrap_or_else(|error| error.to_compile_error()).into()
+}

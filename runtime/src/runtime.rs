@@ -129,6 +129,11 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Whether a hosted type declares a device.
+    pub fn needs_devices(&self) -> bool {
+        self.types.iter().any(|(_, spec, _)| spec.gpu.is_some())
+    }
+
     /// Starts the runtime.
     ///
     /// On a tokio runtime, and on a machine with one NUMA node, actors run on that runtime, and calls from its
@@ -143,6 +148,7 @@ impl RuntimeBuilder {
                 return Err(StartError::SameName { name: spec.name, first: other, second: spec.rust_type });
             }
         }
+        let needs_devices = self.needs_devices();
         let devices =
             self.devices.unwrap_or_else(|| DevicePool::open(Arc::new(no_devices()), PoolOptions::new()));
         let budget = self.prewarm_budget.unwrap_or_else(|| default_budget(&devices));
@@ -152,9 +158,8 @@ impl RuntimeBuilder {
         let mut own = Vec::new();
         let nodes = node_executors(&mut own, devices.inventory())?;
         let lanes_handle = own_runtime(&mut own, "quark-load", Some(LOAD_THREADS), None)?;
-        let wants_device = self.types.iter().any(|(_, spec, _)| spec.gpu.is_some());
         let mut device_executors = HashMap::new();
-        for usage in devices.usage().into_iter().filter(|_| wants_device) {
+        for usage in devices.usage().into_iter().filter(|_| needs_devices) {
             let node = devices.device(&usage.device).and_then(|device| device.numa_node);
             let cpus = node.and_then(|node| cpus_of(devices.inventory(), devices.inventory().node(node)?));
             let handle = own_runtime(&mut own, "quark-gpu", Some(1), cpus)?;
