@@ -190,9 +190,9 @@ const API_FIRST: [Source; 7] = [
     Source::Wgpu,
     Source::Nvml,
     Source::Cuda,
+    Source::Procfs,
     Source::Sysfs,
     Source::Hwloc,
-    Source::Procfs,
 ];
 /// The kernel knows where a card sits; libraries repeat it.
 const KERNEL_FIRST: [Source; 7] = [

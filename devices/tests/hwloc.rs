@@ -88,6 +88,53 @@ fn sysfs_and_hwloc_agree_about_captured_trees() {
 }
 
 #[test]
+fn sysfs_and_hwloc_agree_about_dumps_of_real_machines() {
+    let names = common::dumps();
+    assert!(names.len() >= 10, "{names:?}");
+    for name in names {
+        let tree = common::dump(&name);
+        let ours = probe(&ProbeOptions::default().root(tree.path())).unwrap();
+        compare(&name, &ours, &hwloc_of(tree.path()));
+    }
+}
+
+/// What hwloc reads otherwise than we do, and why that is right so.
+const KNOWN_TO_DIFFER: [(&str, &str); 6] = [
+    ("40intel64-4n10c+pci-conflicts", "hwloc drops the socket that an (invented) PCI locality cuts through"),
+    (
+        "64amd64-4s2n4ca2co",
+        "the kernel calls the two halves of a Bulldozer module threads; hwloc knows the family",
+    ),
+    ("64intel64-fakeKNL-A2A-cache", "Knights Landing's memory-side cache is told by a file of hwloc's own"),
+    ("64intel64-fakeKNL-SNC4-hybrid", "hwloc drops Knights Landing's distances"),
+    ("8em64t-2s2ca2c-buggynuma", "eight nodes claim all CPUs: hwloc drops seven, we keep their memory"),
+    ("fakeheterocpunuma", "(invented) nodes overlap: hwloc drops two, we keep their memory"),
+];
+
+/// Not part of the ordinary run: hwloc's source holds some 50 dumps. Unpack each file of its
+/// `tests/hwloc/linux/` into a folder of its own, and name the folder above them.
+#[test]
+#[ignore = "needs hwloc's source: HWLOC_DUMPS=DIR cargo nextest run -p quark-devices --features hwloc --run-ignored all"]
+fn sysfs_and_hwloc_agree_about_all_of_hwlocs_dumps() {
+    let Some(folder) = std::env::var_os("HWLOC_DUMPS") else {
+        panic!("set HWLOC_DUMPS to the folder of the unpacked dumps");
+    };
+    let mut wrong = Vec::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let place = entry.unwrap().path();
+        let tree = std::fs::read_dir(&place).unwrap().next().unwrap().unwrap().path();
+        let what = place.file_name().unwrap().to_string_lossy().into_owned();
+        let ours = probe(&ProbeOptions::default().root(&tree)).unwrap();
+        let theirs = hwloc_of(&tree);
+        let agree = std::panic::catch_unwind(|| compare(&what, &ours, &theirs)).is_ok();
+        if agree == KNOWN_TO_DIFFER.iter().any(|(name, _)| *name == what) {
+            wrong.push(what);
+        }
+    }
+    assert!(wrong.is_empty(), "these differ, or are known to differ and don't: {wrong:?}");
+}
+
+#[test]
 fn hwloc_reads_our_own_capture() {
     let folder = tempfile::tempdir().unwrap();
     let archive = folder.path().join("a.tar.gz");

@@ -177,6 +177,44 @@ fn no_numa_directory_is_one_node_with_everything() {
 }
 
 #[test]
+fn nodes_that_are_a_gpus_memory_are_no_host_memory() {
+    let tree = Tree::new(&[(0, 0, 0), (8, 1, 0)]);
+    tree.nodes(&[
+        (0, &[0], 32_768, &[10, 40, 80]),
+        (8, &[8], 32_768, &[40, 10, 80]),
+        (255, &[], 16_384, &[80, 80, 10]),
+    ]);
+    tree.file("proc/driver/nvidia/gpus/0004:04:00.0/numa_status", "Node:      255\nStatus:    online");
+    let machine = read(&tree);
+    let nodes: Vec<_> = machine.numa.iter().map(|node| (node.id, node.distances.clone())).collect();
+    assert_eq!(nodes, [(0, vec![10, 40]), (8, vec![40, 10])]);
+    assert_eq!(machine.memory.numa_total, ByteSize::gib(64));
+    assert!(has_note(&machine, NoteKind::Limit, "255"));
+}
+
+#[test]
+fn a_cpu_that_two_nodes_claim_counts_once() {
+    let tree = Tree::new(&[(0, 0, 0), (1, 0, 1), (2, 0, 2)]);
+    tree.nodes(&[(0, &[0, 1, 2], 32_768, &[10, 20]), (1, &[2], 32_768, &[20, 10])]);
+    let machine = read(&tree);
+    let cpus: Vec<_> = machine.numa.iter().map(|node| node.cpus.to_string()).collect();
+    assert_eq!(cpus, ["0-1", "2"]);
+    assert_eq!(machine.cpu.logical[2].node, Some(1));
+    assert!(has_note(&machine, NoteKind::Broken, "CPUs 2 are on several"));
+}
+
+#[test]
+fn sockets_that_the_kernel_does_not_number_are_told_apart_by_their_cpus() {
+    let tree = Tree::new(&[(0, 0, 0), (1, 0, 1), (2, 1, 0), (3, 1, 1)]);
+    for id in 0..4 {
+        tree.file(&format!("sys/devices/system/cpu/cpu{id}/topology/physical_package_id"), "-1");
+    }
+    let machine = read(&tree);
+    assert_eq!((machine.cpu.sockets, machine.cpu.cores), (2, 4));
+    assert_eq!(machine.cpu.logical.iter().map(|cpu| cpu.socket).collect::<Vec<_>>(), [0, 0, 1, 1]);
+}
+
+#[test]
 fn nodes_that_claim_less_than_the_machine_has_are_noted() {
     let tree = Tree::new(&[(0, 0, 0)]);
     tree.nodes(&[(0, &[0], 8_700, &[10])]);

@@ -43,8 +43,8 @@ pub(super) fn probe(root: &Root, info: CpuInfo, online: &CpuSet, nodes: &[NumaNo
         threads: count(online.len()),
         ..Cpu::default()
     };
-    place(root, &info, nodes, &mut cpu);
-    cpu.caches = caches(root, online);
+    let siblings = place(root, &info, nodes, &mut cpu);
+    cpu.caches = caches(root, online, &siblings);
     cpu.max_mhz = online.iter().filter_map(|id| max_mhz(root, id)).max();
     cpu.core_kinds = core_kinds(root, online, &cpu.architecture);
     cpu.allowed = allowed(root, online, limits);
@@ -62,57 +62,84 @@ fn architecture(root: &Root, info: &CpuInfo) -> String {
     })
 }
 
-/// Fills sockets, cores and the place of each CPU.
-fn place(root: &Root, info: &CpuInfo, nodes: &[NumaNode], cpu: &mut Cpu) {
+/// Fills sockets, cores and the place of each CPU; gives each CPU's core siblings.
+fn place(root: &Root, info: &CpuInfo, nodes: &[NumaNode], cpu: &mut Cpu) -> BTreeMap<u32, CpuSet> {
     let by_id: BTreeMap<u32, InfoCpu> = info.cpus.iter().map(|cpu| (cpu.id, *cpu)).collect();
-    let mut sockets = BTreeSet::new();
-    let mut cores: BTreeMap<CoreKey, u32> = BTreeMap::new();
+    let mut sockets: Vec<(Group, Option<u32>)> = Vec::new();
+    let mut cores: BTreeMap<Group, u32> = BTreeMap::new();
+    let mut core_siblings = BTreeMap::new();
     let online = cpu.online.clone();
     for id in online.iter() {
         let topology = format!("{CPUS}/cpu{id}/topology");
         let known = by_id.get(&id).copied().unwrap_or_default();
-        // -1 is how Arm virtual machines say that they don't know.
-        let socket = root
+        // -1 is how the kernel says that it doesn't know.
+        let number = root
             .value::<i64>(&format!("{topology}/physical_package_id"))
-            .and_then(|socket| u32::try_from(socket).ok())
-            .or(known.socket)
-            .unwrap_or(0);
-        sockets.insert(socket);
-        // "core_cpus" since Linux 5.1, "thread_siblings" before.
-        let siblings = root
-            .mask_or_list(&format!("{topology}/core_cpus"), &format!("{topology}/core_cpus_list"))
-            .or_else(|| {
-                root.mask_or_list(
-                    &format!("{topology}/thread_siblings"),
-                    &format!("{topology}/thread_siblings_list"),
-                )
-            })
-            .filter(|siblings| siblings.contains(id));
-        let key = match siblings.and_then(|siblings| siblings.intersection(&online).first()) {
-            Some(first) => CoreKey::Siblings(first),
+            .map_or(known.socket, |number| u32::try_from(number).ok());
+        // New names since Linux 5.1, the old ones before (and beside them, until today).
+        let package = siblings(root, id, &online, ["package_cpus", "core_siblings"]);
+        let group = package.map_or(Group::Numbered(0, number.unwrap_or(0)), |set| Group::first_of(&set));
+        let socket = sockets.iter().position(|(other, _)| *other == group).unwrap_or_else(|| {
+            sockets.push((group, number));
+            sockets.len() - 1
+        });
+        let siblings = siblings(root, id, &online, ["core_cpus", "thread_siblings"]);
+        let group = match &siblings {
+            Some(siblings) => Group::first_of(siblings),
             None => match root.value::<u32>(&format!("{topology}/core_id")).or(known.core) {
-                Some(core) => CoreKey::Numbered(socket, core),
-                None => CoreKey::Alone(id),
+                Some(core) => Group::Numbered(count(socket), core),
+                None => Group::Siblings(id),
             },
         };
+        core_siblings.extend(siblings.map(|siblings| (id, siblings)));
         let next = count(cores.len());
-        let core = *cores.entry(key).or_insert(next);
+        let core = *cores.entry(group).or_insert(next);
         let node = nodes.iter().find(|node| node.cpus.contains(id)).map(|node| node.id);
-        cpu.logical.push(LogicalCpu { id, core, socket, node });
+        cpu.logical.push(LogicalCpu { id, core, socket: count(socket), node });
+    }
+    let numbers = socket_numbers(sockets.iter().map(|(_, number)| *number).collect());
+    for logical in &mut cpu.logical {
+        logical.socket = numbers[logical.socket as usize];
     }
     cpu.sockets = count(sockets.len());
     cpu.cores = count(cores.len());
+    core_siblings
 }
 
-/// What tells one core from another: its lowest online CPU, else its number within its socket, else the CPU.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum CoreKey {
+/// The first of `names` that there is, as far as it is about online CPUs and about this one at all.
+fn siblings(root: &Root, id: u32, online: &CpuSet, names: [&str; 2]) -> Option<CpuSet> {
+    let topology = format!("{CPUS}/cpu{id}/topology");
+    names
+        .iter()
+        .find_map(|name| root.mask_or_list(&format!("{topology}/{name}"), &format!("{topology}/{name}_list")))
+        .filter(|siblings| siblings.contains(id))
+        .map(|siblings| siblings.intersection(online))
+}
+
+/// What tells one socket or core from another: its lowest online CPU, else its number within what holds it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Group {
     Siblings(u32),
     Numbered(u32, u32),
-    Alone(u32),
 }
 
-fn caches(root: &Root, online: &CpuSet) -> Vec<Cache> {
+impl Group {
+    fn first_of(siblings: &CpuSet) -> Self {
+        Self::Siblings(siblings.first().unwrap_or(0))
+    }
+}
+
+/// The kernel's numbers of the sockets, given in order of their lowest CPU; their order where it has none, or
+/// gives one number to several (ia64 counts anew in each node).
+pub(super) fn socket_numbers(kernel: Vec<Option<u32>>) -> Vec<u32> {
+    let distinct: BTreeSet<u32> = kernel.iter().copied().flatten().collect();
+    if distinct.len() == kernel.len() {
+        return kernel.into_iter().flatten().collect();
+    }
+    (0..count(kernel.len())).collect()
+}
+
+fn caches(root: &Root, online: &CpuSet, siblings: &BTreeMap<u32, CpuSet>) -> Vec<Cache> {
     // One physical cache is known by its level, kind and the CPUs that share it.
     let mut seen: BTreeMap<(u8, CacheKind, CpuSet), (ByteSize, u32)> = BTreeMap::new();
     for id in online.iter() {
@@ -140,6 +167,8 @@ fn caches(root: &Root, online: &CpuSet) -> Vec<Cache> {
                 .mask_or_list(&format!("{cache}/shared_cpu_map"), &format!("{cache}/shared_cpu_list"))
                 .map(|shared| shared.intersection(online))
                 .filter(|shared| shared.contains(id))
+                // A cache that the kernel says nobody shares (an empty map) is shared by a core's threads.
+                .or_else(|| siblings.get(&id).cloned())
                 .unwrap_or_else(|| CpuSet::from_iter([id]));
             seen.insert((level, kind, shared), (size, line));
         }

@@ -51,6 +51,12 @@ fn parse(text: &str) -> CpuInfo {
             "model name" | "cpu model" | "Processor" if info.model.is_empty() => {
                 info.model = value.to_owned()
             }
+            // POWER: "cpu : POWER9, altivec supported".
+            "cpu" if value.starts_with("POWER") && info.model.is_empty() => {
+                info.model = value.split(',').next().unwrap_or(value).to_owned();
+                info.vendor = CpuVendor::Other("IBM".into());
+                info.architecture = "ppc64";
+            }
             "CPU implementer" => implementer = implementer.or(hex(value)),
             // The last is a big core on big.LITTLE machines, which is what people call the machine by.
             "CPU part" => part = hex(value).or(part),

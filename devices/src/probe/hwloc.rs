@@ -3,7 +3,10 @@
 //!
 //! hwloc is linked, not loaded, so this module needs `libhwloc-dev` and `libudev-dev` to build.
 
-use super::cpu::{count, group_caches};
+use super::{
+    cpu::{count, group_caches, socket_numbers},
+    numa::disjoint,
+};
 use crate::inventory::{
     CacheKind, CpuSet, Inventory, LogicalCpu, Note, NoteKind, NumaNode, PartialDevice, PciAddress, Source,
     Vendor,
@@ -115,10 +118,12 @@ fn read(topology: &Topology) -> View {
     let numa = nodes(topology);
     let mut cores: Vec<CpuSet> = topology.objects_with_type(ObjectType::Core).map(cpus).collect();
     cores.sort_by_key(CpuSet::first);
-    let sockets: Vec<(u32, CpuSet)> = topology
-        .objects_with_type(ObjectType::Package)
-        .map(|object| (index(object).unwrap_or(0), cpus(object)))
-        .collect();
+    let mut packages: Vec<(CpuSet, Option<u32>)> =
+        topology.objects_with_type(ObjectType::Package).map(|object| (cpus(object), index(object))).collect();
+    packages.sort_by_key(|(cpus, _)| cpus.first());
+    let numbers = socket_numbers(packages.iter().map(|(_, number)| *number).collect());
+    let sockets: Vec<(u32, CpuSet)> =
+        numbers.into_iter().zip(packages.into_iter().map(|(cpus, _)| cpus)).collect();
     let mut logical: Vec<LogicalCpu> = topology
         .objects_with_type(ObjectType::PU)
         .filter_map(|object| {
@@ -175,6 +180,8 @@ fn nodes(topology: &Topology) -> Vec<NumaNode> {
         })
         .collect();
     nodes.sort_by_key(|node| node.id);
+    // hwloc gives a memory-only node the CPUs near it; here a node holds only CPUs that are its own.
+    disjoint(&mut nodes);
     distances(topology, &mut nodes);
     nodes
 }

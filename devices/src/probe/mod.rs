@@ -165,7 +165,8 @@ fn files(root: &Root) -> (Inventory, Vec<PartialDevice>) {
     let host = host::probe(root, &info);
     let numa = numa::probe(root, &online);
     let memory = numa::memory(root, &numa, &limits);
-    let cpu = cpu::probe(root, info, &online, &numa, &limits);
+    let cpu = cpu::probe(root, info, &online, &numa.host, &limits);
+    let numa = numa.host;
     let partials = pci::probe(root);
     let notes = root.take_notes();
     (Inventory { host, cpu, numa, memory, devices: Vec::new(), notes, simulated: false }, partials)

@@ -32,8 +32,11 @@ fn device(root: &Root, name: &str) -> Option<PartialDevice> {
         return None;
     };
     let mut device = PartialDevice::new(Source::Sysfs);
-    let vendor = hex(root, &format!("{folder}/vendor"));
-    let product = hex(root, &format!("{folder}/device")).and_then(|id| u16::try_from(id).ok());
+    let config = || config_ids(root, &folder);
+    let vendor = hex(root, &format!("{folder}/vendor")).or_else(|| config().map(|(vendor, _)| vendor.into()));
+    let product = hex(root, &format!("{folder}/device"))
+        .and_then(|id| u16::try_from(id).ok())
+        .or_else(|| config().map(|(_, product)| product));
     device.pci = Some(address);
     device.vendor = vendor.map(Vendor::from_id);
     device.pci_ids = vendor.and_then(|id| u16::try_from(id).ok()).zip(product);
@@ -76,7 +79,8 @@ fn nvidia(root: &Root) -> Vec<PartialDevice> {
     names
         .iter()
         .filter_map(|name| {
-            let text = root.text(&format!("{NVIDIA}/gpus/{name}/information"))?;
+            // The folder's name alone tells that there is a card.
+            let text = root.text(&format!("{NVIDIA}/gpus/{name}/information")).unwrap_or_default();
             let field = |key: &str| {
                 text.lines()
                     .filter_map(|line| line.split_once(':'))
@@ -88,11 +92,21 @@ fn nvidia(root: &Root) -> Vec<PartialDevice> {
             // Before the card's first use the driver writes question marks.
             device.uuid = field("GPU UUID").filter(|uuid| uuid.starts_with("GPU-") && !uuid.contains('?'));
             device.name = field("Model").filter(|name| !name.is_empty() && name != "Unknown");
+            device.kind = Some(DeviceKind::Gpu);
             device.vendor = Some(Vendor::Nvidia);
             device.driver = driver.clone();
             (device.pci.is_some() || device.uuid.is_some()).then_some(device)
         })
         .collect()
+}
+
+/// Vendor and device from the configuration space (PCI Local Bus 3.0, 6.1: the first two words, little-endian),
+/// which is all that hwloc's older dumps hold.
+fn config_ids(root: &Root, folder: &str) -> Option<(u16, u16)> {
+    let bytes = root.raw(&format!("{folder}/config"))?;
+    let word = |at: usize| Some(u16::from_le_bytes([*bytes.get(at)?, *bytes.get(at + 1)?]));
+    // All ones is how the bus answers for a card that is gone.
+    Some((word(0)?, word(2)?)).filter(|(vendor, _)| *vendor != 0xffff)
 }
 
 /// "0x030200".

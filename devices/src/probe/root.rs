@@ -115,8 +115,20 @@ impl Root {
     /// A file's text without the white space around it; `None` when it isn't there, and with a note when it
     /// is there and can't be read.
     pub fn text(&self, path: &str) -> Option<String> {
-        let bytes = match self.bytes(path) {
-            Ok(bytes) => bytes,
+        let bytes = self.raw(path)?;
+        // The device tree ends its texts with a NUL.
+        Some(
+            String::from_utf8_lossy(&bytes).trim_matches(|c: char| c.is_whitespace() || c == '\0').to_owned(),
+        )
+    }
+
+    /// A file's bytes; otherwise as [`Root::text`].
+    pub fn raw(&self, path: &str) -> Option<Vec<u8>> {
+        match self.bytes(path) {
+            Ok(bytes) => {
+                self.keep(path, || Recorded::File(bytes.clone()));
+                Some(bytes)
+            }
             Err(cause) => {
                 // ENODEV, ENXIO and EINVAL are how sysfs says "not for this device".
                 let absent = cause.kind() == io::ErrorKind::NotFound
@@ -125,14 +137,9 @@ impl Root {
                 if !absent {
                     self.note(Note::broken(source_of(path), format!("cannot read {path}: {cause}")));
                 }
-                return None;
+                None
             }
-        };
-        // The device tree ends its texts with a NUL.
-        let text =
-            String::from_utf8_lossy(&bytes).trim_matches(|c: char| c.is_whitespace() || c == '\0').to_owned();
-        self.keep(path, || Recorded::File(bytes));
-        Some(text)
+        }
     }
 
     /// A file's text if it is there and says something.

@@ -188,3 +188,20 @@ pub(crate) fn hybrid() -> Tree {
 pub(crate) fn no_numa() -> Tree {
     Tree::new(&[(0, 0, 0), (1, 0, 1), (2, 0, 0), (3, 0, 1)])
 }
+
+/// The unpacked dump of a real machine, `dumps/NAME.tar.gz`.
+pub(crate) fn dump(name: &str) -> TempDir {
+    let archive = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/dumps/{name}.tar.gz"));
+    let folder = tempfile::tempdir().unwrap();
+    tar::Archive::new(flate2::read::GzDecoder::new(fs::File::open(archive).unwrap()))
+        .unpack(folder.path())
+        .unwrap();
+    folder
+}
+
+/// The names of all dumps.
+pub(crate) fn dumps() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/dumps");
+    let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter_map(|name| Some(name.strip_suffix(".tar.gz")?.to_owned())).collect()
+}
