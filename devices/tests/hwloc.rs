@@ -8,7 +8,7 @@ mod common;
 
 use common::Tree;
 use quark_devices::{
-    inventory::Inventory,
+    inventory::{Inventory, Source},
     probe::{
         ProbeOptions,
         hwloc::{View, view},
@@ -152,4 +152,8 @@ fn with_the_feature_hwloc_leads_and_is_named() {
     assert_eq!(whole.cpu.logical, hwloc.logical);
     assert_eq!(whole.cpu.caches, hwloc.caches);
     assert_eq!(whole.numa.len(), hwloc.numa.len());
+    // The two agree here (see above), so nothing is to be said and nothing lost.
+    assert!(whole.notes.iter().all(|note| note.source != Source::Hwloc), "{:#?}", whole.notes);
+    let sysfs = probe(&ProbeOptions::default().libraries(false)).unwrap();
+    assert_eq!(whole.numa[0].distances, sysfs.numa[0].distances);
 }

@@ -8,7 +8,7 @@ use std::fmt;
 /// One device, however many libraries see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Device {
-    /// Its name within this machine: the UUID if known, else the PCI address, else "wgpu:<index>:<name>".
+    /// Its name within this machine: the UUID if known, else the PCI address, else `wgpu:<index>:<name>`.
     pub id: DeviceId,
     /// What sort of device it is.
     pub kind: DeviceKind,

@@ -27,6 +27,8 @@ use std::fmt::Debug;
 /// What hwloc says, in this crate's words.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct View {
+    /// Whether this is the machine the process runs on; hwloc's environment variables can name another.
+    pub this_system: bool,
     /// Sockets.
     pub sockets: u32,
     /// Cores.
@@ -61,9 +63,13 @@ pub fn view() -> Result<View, String> {
 /// Puts hwloc's values in the place of the sysfs probe's.
 pub fn overlay(inventory: &mut Inventory, partials: &mut Vec<PartialDevice>) {
     let view = match view() {
-        Ok(view) if !view.logical.is_empty() => view,
-        Ok(_) => {
-            inventory.notes.push(Note::broken(Source::Hwloc, "hwloc finds no CPU; the sysfs view stands"));
+        Ok(view) if view.this_system && !view.logical.is_empty() => view,
+        Ok(view) => {
+            let text = match view.this_system {
+                true => "hwloc finds no CPU; the sysfs view stands",
+                false => "the HWLOC_ variables name another machine; the sysfs view stands",
+            };
+            inventory.notes.push(Note::broken(Source::Hwloc, text));
             return;
         }
         Err(cause) => {
@@ -82,10 +88,15 @@ pub fn overlay(inventory: &mut Inventory, partials: &mut Vec<PartialDevice>) {
     lead(notes, "the place of CPUs", &mut cpu.logical, view.logical);
     cpu.threads = count(cpu.logical.len());
     cpu.online = cpu.logical.iter().map(|cpu| cpu.id).collect();
-    let free: Vec<_> = inventory.numa.iter().map(|node| (node.id, node.free)).collect();
     let mut numa = view.numa;
     for node in &mut numa {
-        node.free = free.iter().find(|(id, _)| *id == node.id).and_then(|(_, free)| *free);
+        // hwloc doesn't read free memory, and keeps no distances for a single node.
+        if let Some(ours) = inventory.numa.iter().find(|ours| ours.id == node.id) {
+            node.free = ours.free;
+            if node.distances.is_empty() {
+                node.distances.clone_from(&ours.distances);
+            }
+        }
     }
     if !numa.is_empty() {
         lead(notes, "NUMA nodes", &mut inventory.numa, numa);
@@ -138,6 +149,7 @@ fn read(topology: &Topology) -> View {
         .collect();
     logical.sort_by_key(|cpu| cpu.id);
     View {
+        this_system: topology.is_this_system(),
         // hwloc makes no object of what the kernel doesn't tell apart; one CPU is one core of one socket then.
         sockets: count(sockets.len()).max(1),
         cores: if cores.is_empty() { count(logical.len()) } else { count(cores.len()) },
