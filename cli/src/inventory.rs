@@ -1,7 +1,7 @@
 //! `quark inventory`: what this machine has.
 
 use anyhow::Context as _;
-use quark_devices::{
+use quark::devices::{
     capture,
     inventory::Inventory,
     probe::{ProbeOptions, probe},
