@@ -334,3 +334,50 @@ fn gpus_without_their_libraries_are_known_with_their_node() {
     assert_eq!(machine.devices[1].vram, ByteSize::gib(64));
     assert_eq!(machine.devices[1].id.as_str(), "0000:af:00.0");
 }
+
+/// The files of a tree, relative to it.
+fn files_of(tree: &Tree) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut folders = vec![tree.path().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                found.push(path.strip_prefix(tree.path()).unwrap().to_str().unwrap().to_owned());
+            }
+        }
+    }
+    found.sort_unstable();
+    found
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::test_runner::Config { cases: 48, failure_persistence: None, ..Default::default() })]
+
+    /// Whatever stands in a tree's files, there is an inventory with a CPU and a node, and a table of it.
+    #[test]
+    fn no_damage_to_a_tree_stops_the_probes(
+        damage in proptest::collection::vec((0usize..1000, ".{0,30}|[0-9,-]{0,12}|-?[0-9]{1,25}"), 1..12),
+        gone in 0usize..1000,
+    ) {
+        let tree = common::hybrid();
+        tree.pci("0000:3b:00.0", "0x030200", "0x10de", "0x2330", 0);
+        tree.file("proc/self/cgroup", "0::/a");
+        tree.file("sys/fs/cgroup/cgroup.controllers", "cpu");
+        tree.file("sys/fs/cgroup/a/cpu.max", "50000 100000");
+        let files = files_of(&tree);
+        for (at, content) in &damage {
+            tree.file(&files[at % files.len()], content);
+        }
+        std::fs::remove_file(tree.path().join(&files[gone % files.len()])).unwrap();
+        let machine = read(&tree);
+        proptest::prop_assert!(machine.cpu.threads >= 1 && machine.cpu.cores >= 1 && machine.cpu.sockets >= 1);
+        proptest::prop_assert!(machine.cpu.usable() >= 1 && !machine.numa.is_empty());
+        proptest::prop_assert_eq!(machine.cpu.logical.len(), machine.cpu.online.len());
+        proptest::prop_assert!(quark_devices::render::table(&machine).ends_with('\n'));
+        let json = serde_json::to_string(&machine).unwrap();
+        proptest::prop_assert_eq!(serde_json::from_str::<Inventory>(&json).unwrap(), machine);
+    }
+}

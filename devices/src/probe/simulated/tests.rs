@@ -122,3 +122,18 @@ fn an_unreadable_file_says_where_examples_are() {
     std::fs::write(&binary, b"name = \"x\"\n\xff\xfe").unwrap();
     assert!(load(&binary).unwrap_err().to_string().contains("binary.toml:2: "));
 }
+
+proptest::proptest! {
+    /// One line of a good file replaced by anything: taken or refused, with a line that is in the file.
+    #[test]
+    fn any_damage_is_taken_or_refused(at in 0usize..10, line in ".{0,40}|[a-z]{1,8} = -?[0-9]{1,25}") {
+        let mut lines: Vec<&str> = GOOD.lines().collect();
+        lines[at] = &line;
+        let text = lines.join("\n");
+        if let Err(problem) = parse(&text) {
+            let message = invalid(Path::new("x.toml"), text.as_bytes(), problem.at.start, &problem.text).to_string();
+            let found: usize = message.split(':').nth(1).unwrap().parse().unwrap();
+            proptest::prop_assert!((1..=text.lines().count() + 1).contains(&found), "{}", message);
+        }
+    }
+}
