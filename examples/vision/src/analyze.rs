@@ -89,6 +89,11 @@ impl Analyzer {
     pub fn backend(&self) -> Backend {
         self.classifier.backend()
     }
+
+    /// What names the digits, for measurements of the network alone.
+    pub fn classifier(&mut self) -> &mut dyn Classifier {
+        self.classifier.as_mut()
+    }
 }
 
 impl std::fmt::Debug for Analyzer {

@@ -45,6 +45,11 @@ impl Frame {
         Ok(Self { camera, number, width, height, pixels, captured: None })
     }
 
+    /// The same picture as another camera's frame, or under another number. Shares the pixels.
+    pub fn renumbered(&self, camera: u32, number: u64) -> Self {
+        Self { camera, number, captured: None, ..self.clone() }
+    }
+
     /// Says when the frame was taken, on the sender's own clock.
     pub fn captured_at(mut self, captured: Duration) -> Self {
         self.captured = Some(captured);
