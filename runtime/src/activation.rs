@@ -67,7 +67,7 @@ fn fail<A: Actor>(resident: Resident<A>, cause: ActivationCause) {
 pub(crate) fn failure_of(error: &Arc<ActivationError>) -> Failure {
     match &error.cause {
         ActivationCause::NoDevice(lacks) => CallError::NoDevice(lacks.clone()),
-        ActivationCause::Stopping => CallError::Draining { actor: error.actor.clone() },
+        ActivationCause::Stopping => CallError::Draining(Box::new(error.actor.clone())),
         _ => CallError::Activation(error.clone()),
     }
 }
@@ -186,7 +186,7 @@ fn finish<A: Actor>(resident: Resident<A>) {
     }
     if host.is_draining() {
         let actor = slot.actor_id();
-        resident.settle_vacant(Some(&|| CallError::Draining { actor: actor.clone() }));
+        resident.settle_vacant(Some(&|| CallError::Draining(Box::new(actor.clone()))));
     } else {
         resident.settle_vacant(None);
     }

@@ -13,7 +13,7 @@ use crate::activation::failure_of;
 use crate::actor::{Actor, Method};
 use crate::actor_ref::ActorRef;
 use crate::context::{Request, RequestContext};
-use crate::error::{CallError, Failure};
+use crate::error::{CallError, Failure, Overloaded, Timeout};
 use crate::turn::local::{self, Local};
 use crate::turn::task::{self, run_inline};
 use crate::turn::{Blocked, Hold, INLINE_DEPTH_MAX, Inline, Phase, Slot, Ticket, TurnMode};
@@ -53,11 +53,9 @@ impl<'r, A: Actor, M: Method<A>> Call<'r, A, M> {
     /// When the message did not get into the mailbox: nothing ran.
     pub fn tell(self) -> Result<(), CallError<M::Error>> {
         let Some(slot) = self.target.slot() else { return Err(not_hosted::<A>().widen()) };
-        let mut request = local::with(inherited);
-        request.deadline = None;
-        if let Some(context) = self.context {
-            request.context = Some(context);
-        }
+        let inherited = local::with(inherited);
+        let context = self.context.or_else(|| inherited.context().cloned());
+        let request = if context.is_some() { Request::new(context, None) } else { Request::default() };
         slot.report_demand();
         let (turn, _) = task::queued::<A, M>(slot, self.message, request, true);
         slot.submit(turn).map_err(|blocked| blocked.into_failure(slot).widen())
@@ -70,7 +68,13 @@ impl<'r, A: Actor, M: Method<A>> IntoFuture for Call<'r, A, M> {
 
     #[inline]
     fn into_future(self) -> Ask<'r, A, M> {
-        Ask { target: self.target, timeout: self.timeout, state: State::New(self.message, self.context) }
+        Ask {
+            target: self.target,
+            message: Some(self.message),
+            timeout: self.timeout,
+            context: self.context,
+            waiting: None,
+        }
     }
 }
 
@@ -80,24 +84,21 @@ impl<'r, A: Actor, M: Method<A>> IntoFuture for Call<'r, A, M> {
 #[must_use = "a call does nothing until it is awaited"]
 pub struct Ask<'r, A: Actor, M: Method<A>> {
     target: &'r ActorRef<A>,
+    /// There until the call begins.
+    message: Option<M>,
     timeout: Option<Duration>,
-    state: State<A, M>,
+    context: Option<Arc<RequestContext>>,
+    /// There from when the call waits until it is answered.
+    waiting: Option<Waiting<A, M>>,
 }
 
-enum State<A: Actor, M: Method<A>> {
-    New(M, Option<Arc<RequestContext>>),
-    Waiting(Ticket<M::Ok, M::Error>, Option<Pin<Box<Sleep>>>),
-    Over,
+struct Waiting<A: Actor, M: Method<A>> {
+    ticket: Ticket<M::Ok, M::Error>,
+    timer: Option<Pin<Box<Sleep>>>,
 }
 
 // Nothing in it is pinned in place: the message is moved out before anything borrows it, the timer is boxed.
 impl<A: Actor, M: Method<A>> Unpin for Ask<'_, A, M> {}
-
-/// How a call began.
-enum Begun<M: Method<A>, A: Actor> {
-    Done(Result<M::Ok, CallError<M::Error>>),
-    Waits(Ticket<M::Ok, M::Error>),
-}
 
 impl<A: Actor, M: Method<A>> Future for Ask<'_, A, M> {
     type Output = Result<M::Ok, CallError<M::Error>>;
@@ -105,115 +106,121 @@ impl<A: Actor, M: Method<A>> Future for Ask<'_, A, M> {
     #[inline]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if let State::New(..) = this.state {
-            let Some(slot) = this.target.slot() else {
-                this.state = State::Over;
-                return Poll::Ready(Err(not_hosted::<A>().widen()));
-            };
-            // An inline turn is work on the caller's time, so it counts against the caller's budget.
-            let budget = ready!(coop::poll_proceed(cx));
-            let State::New(message, context) = std::mem::replace(&mut this.state, State::Over) else {
-                unreachable!("checked above")
-            };
-            let (begun, deadline) = begin(slot, message, context, this.timeout);
-            budget.made_progress();
-            match begun {
-                Begun::Done(reply) => return Poll::Ready(reply),
-                Begun::Waits(ticket) => {
-                    let timer = deadline.map(|deadline| {
-                        let _entered = slot.node_executor().handle().enter();
-                        Box::pin(sleep_until(deadline.into()))
-                    });
-                    this.state = State::Waiting(ticket, timer);
-                }
-            }
+        if this.message.is_none() {
+            return this.poll_waiting(cx);
         }
-        this.poll_waiting(cx)
+        // An inline turn is work on the caller's time, so it counts against the caller's budget.
+        ready!(coop::poll_proceed(cx)).made_progress();
+        let Some(message) = this.message.take() else { return Poll::Pending };
+        let Some(slot) = this.target.slot() else { return Poll::Ready(Err(not_hosted::<A>().widen())) };
+        let waiting = &mut this.waiting;
+        let (context, timeout) = (this.context.take(), this.timeout);
+        let begun = local::with(|local| {
+            let request = request(local, context, timeout);
+            begin(local, slot, message, request, waiting)
+        });
+        match begun {
+            Poll::Ready(reply) => Poll::Ready(reply),
+            Poll::Pending => this.poll_waiting(cx),
+        }
     }
 }
 
 impl<A: Actor, M: Method<A>> Ask<'_, A, M> {
+    #[inline(never)]
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<M::Ok, CallError<M::Error>>> {
-        let State::Waiting(ticket, timer) = &mut self.state else { return Poll::Pending };
+        let Some(Waiting { ticket, timer }) = &mut self.waiting else { return Poll::Pending };
         if let Poll::Ready(reply) = ticket.poll(cx.waker()) {
-            self.state = State::Over;
+            self.waiting = None;
             return Poll::Ready(reply);
         }
         let Some(timer) = timer else { return Poll::Pending };
         ready!(timer.as_mut().poll(cx));
         let started = !ticket.abandon();
-        self.state = State::Over;
+        self.waiting = None;
         let method = A::METHODS[M::INDEX].name;
         let actor = self.target.slot().map(|slot| slot.actor_id());
         Poll::Ready(match actor {
-            Some(actor) => Err(CallError::Timeout { actor, method, started }),
+            Some(actor) => Err(CallError::Timeout(Box::new(Timeout { actor, method, started }))),
             None => Err(not_hosted::<A>().widen()),
         })
     }
 }
 
 impl<A: Actor, M: Method<A>> Drop for Ask<'_, A, M> {
+    #[inline]
     fn drop(&mut self) {
-        if let State::Waiting(ticket, _) = &self.state {
-            ticket.abandon();
+        if let Some(waiting) = &self.waiting {
+            waiting.ticket.abandon();
         }
     }
 }
 
-/// Begins a call: on this thread if the actor is free and lives here, else through its mailbox.
-#[inline]
-fn begin<A: Actor, M: Method<A>>(
-    slot: &Arc<Slot<A>>,
-    message: M,
-    context: Option<Arc<RequestContext>>,
-    timeout: Option<Duration>,
-) -> (Begun<M, A>, Option<Instant>) {
-    local::with(|local| {
-        let request = request(local, context, timeout);
-        let deadline = request.deadline;
-        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            let late = CallError::Timeout {
-                actor: slot.actor_id(),
-                method: A::METHODS[M::INDEX].name,
-                started: false,
-            };
-            return (Begun::Done(Err(late)), deadline);
-        }
-        let host = &slot.host;
-        let may_run_here = host.is_floating()
-            && host.is_quick(M::INDEX)
-            && local.depth.get() < INLINE_DEPTH_MAX
-            && local.runs_in(slot.node_executor().home());
-        if may_run_here {
-            if let Some(hold) = acquire::<A, M>(slot) {
-                return (run_here(local, slot, message, request, hold), deadline);
-            }
-            if slot.report_demand()
-                && let Some(hold) = acquire::<A, M>(slot)
-            {
-                return (run_here(local, slot, message, request, hold), deadline);
-            }
-            if host.activates_instantly() && slot.word.snapshot().phase() == Phase::Vacant {
-                match activate_here(slot) {
-                    Some(Ok(())) => {
-                        return (run_here(local, slot, message, request, Hold::Exclusive), deadline);
-                    }
-                    Some(Err(failure)) => return (Begun::Done(Err(failure.widen())), deadline),
-                    None => {}
-                }
-            }
-        } else {
-            slot.report_demand();
-        }
-        let (turn, ticket) = task::queued::<A, M>(slot, message, request, false);
-        match slot.submit(turn) {
-            Ok(()) => (Begun::Waits(ticket), deadline),
-            Err(blocked) => (Begun::Done(Err(blocked.into_failure(slot).widen())), deadline),
-        }
-    })
+/// Wakes the caller at its deadline, even one that does not run on tokio.
+#[cold]
+fn timer<A: Actor>(slot: &Slot<A>, at: Instant) -> Pin<Box<Sleep>> {
+    let _entered = slot.node_executor().handle().enter();
+    Box::pin(sleep_until(at.into()))
 }
 
-#[inline]
+/// Begins a call: on this thread if the actor is free and lives here, else through its mailbox.
+#[inline(always)]
+fn begin<A: Actor, M: Method<A>>(
+    local: &Local,
+    slot: &Arc<Slot<A>>,
+    message: M,
+    request: Request,
+    waiting: &mut Option<Waiting<A, M>>,
+) -> Poll<Result<M::Ok, CallError<M::Error>>> {
+    let host = &slot.host;
+    let may_run_here = host.is_floating()
+        && host.is_quick(M::INDEX)
+        && local.depth.get() < INLINE_DEPTH_MAX
+        && request.deadline().is_none_or(|deadline| deadline > Instant::now())
+        && local.runs_in(slot.home());
+    if may_run_here && let Some(hold) = acquire::<A, M>(slot) {
+        return run_here(local, slot, message, request, hold, waiting);
+    }
+    begin_slowly(local, slot, message, request, may_run_here, waiting)
+}
+
+/// Begins a call that did not get the actor at the first try.
+#[inline(never)]
+fn begin_slowly<A: Actor, M: Method<A>>(
+    local: &Local,
+    slot: &Arc<Slot<A>>,
+    message: M,
+    request: Request,
+    may_run_here: bool,
+    waiting: &mut Option<Waiting<A, M>>,
+) -> Poll<Result<M::Ok, CallError<M::Error>>> {
+    if request.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
+        let method = A::METHODS[M::INDEX].name;
+        let late = Timeout { actor: slot.actor_id(), method, started: false };
+        return Poll::Ready(Err(CallError::Timeout(Box::new(late))));
+    }
+    let reported = slot.report_demand();
+    if may_run_here {
+        if reported && let Some(hold) = acquire::<A, M>(slot) {
+            return run_here(local, slot, message, request, hold, waiting);
+        }
+        if slot.host.activates_instantly() && slot.word.snapshot().phase() == Phase::Vacant {
+            match activate_here(slot) {
+                Some(Ok(())) => return run_here(local, slot, message, request, Hold::Exclusive, waiting),
+                Some(Err(failure)) => return Poll::Ready(Err(failure.widen())),
+                None => {}
+            }
+        }
+    }
+    let deadline = request.deadline();
+    let (turn, ticket) = task::queued::<A, M>(slot, message, request, false);
+    match slot.submit(turn) {
+        Ok(()) => wait(slot, ticket, deadline, waiting),
+        Err(blocked) => Poll::Ready(Err(blocked.into_failure(slot).widen())),
+    }
+}
+
+#[inline(always)]
 fn acquire<A: Actor, M: Method<A>>(slot: &Slot<A>) -> Option<Hold> {
     if <M::Mode as TurnMode<A>>::EXCLUSIVE {
         slot.word.try_exclusive().then_some(Hold::Exclusive)
@@ -222,32 +229,55 @@ fn acquire<A: Actor, M: Method<A>>(slot: &Slot<A>) -> Option<Hold> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn run_here<A: Actor, M: Method<A>>(
     local: &Local,
     slot: &Arc<Slot<A>>,
     message: M,
     request: Request,
     hold: Hold,
-) -> Begun<M, A> {
+    waiting: &mut Option<Waiting<A, M>>,
+) -> Poll<Result<M::Ok, CallError<M::Error>>> {
     slot.touch();
-    match slot.host.timed(M::INDEX, || run_inline(local, slot, message, request, hold)) {
-        Inline::Done { reply, panicked } => {
-            slot.release(hold, panicked);
-            Begun::Done(reply)
+    let deadline = request.deadline();
+    let begun = slot.host.timed(local, M::INDEX, || run_inline(local, slot, message, request, hold));
+    match begun {
+        Inline::Done(reply) => {
+            slot.release(hold);
+            Poll::Ready(Ok(reply))
+        }
+        Inline::Failed(error) => {
+            slot.release(hold);
+            Poll::Ready(Err(CallError::Actor(error)))
+        }
+        Inline::Panicked(details) => {
+            slot.release_poisoned(hold);
+            Poll::Ready(Err(CallError::Panicked(details)))
         }
         Inline::Pending(turn, ticket) => {
             slot.hand_over(turn);
-            Begun::Waits(ticket)
+            wait(slot, ticket, deadline, waiting)
         }
     }
+}
+
+/// The call takes a wait.
+#[cold]
+fn wait<A: Actor, M: Method<A>>(
+    slot: &Slot<A>,
+    ticket: Ticket<M::Ok, M::Error>,
+    deadline: Option<Instant>,
+    waiting: &mut Option<Waiting<A, M>>,
+) -> Poll<Result<M::Ok, CallError<M::Error>>> {
+    *waiting = Some(Waiting { ticket, timer: deadline.map(|at| timer(slot, at)) });
+    Poll::Pending
 }
 
 /// Makes the actor on the spot. `None` if somebody else is about to.
 #[cold]
 fn activate_here<A: Actor>(slot: &Arc<Slot<A>>) -> Option<Result<(), Failure>> {
     if slot.host.is_draining() {
-        return Some(Err(CallError::Draining { actor: slot.actor_id() }));
+        return Some(Err(CallError::Draining(Box::new(slot.actor_id()))));
     }
     if !slot.word.begin_instant() {
         return None;
@@ -266,30 +296,34 @@ fn activate_here<A: Actor>(slot: &Arc<Slot<A>>) -> Option<Result<(), Failure>> {
     })
 }
 
-#[inline]
+#[inline(always)]
 fn request(local: &Local, context: Option<Arc<RequestContext>>, timeout: Option<Duration>) -> Request {
-    let mut request = inherited(local);
-    if let Some(context) = context {
-        request.context = Some(context);
-    }
-    if let Some(timeout) = timeout {
-        let own = Instant::now().checked_add(timeout);
-        request.deadline = match (own, request.deadline) {
-            (Some(own), Some(outer)) => Some(own.min(outer)),
-            (own, outer) => own.or(outer),
-        };
-    }
-    request
+    let inherited = inherited(local);
+    if context.is_none() && timeout.is_none() { inherited } else { own_request(&inherited, context, timeout) }
+}
+
+#[cold]
+fn own_request(
+    inherited: &Request,
+    context: Option<Arc<RequestContext>>,
+    timeout: Option<Duration>,
+) -> Request {
+    let own = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let deadline = match (own, inherited.deadline()) {
+        (Some(own), Some(outer)) => Some(own.min(outer)),
+        (own, outer) => own.or(outer),
+    };
+    Request::new(context.or_else(|| inherited.context().cloned()), deadline)
 }
 
 /// What the turn that is being polled on this thread was sent.
-#[inline]
+#[inline(always)]
 fn inherited(local: &Local) -> Request {
     task::current_request(local).unwrap_or_default()
 }
 
 fn not_hosted<A: Actor>() -> Failure {
-    CallError::NotHosted { actor_type: A::SPEC.name, rust_type: A::SPEC.rust_type }
+    CallError::NotHosted(const { &A::SPEC })
 }
 
 impl Blocked {
@@ -297,7 +331,8 @@ impl Blocked {
         match self {
             Blocked::Failed(failure) => failure,
             Blocked::Full(_) => {
-                CallError::Overloaded { actor: slot.actor_id(), capacity: slot.host.mailbox_capacity() }
+                let details = Overloaded { actor: slot.actor_id(), capacity: slot.host.mailbox_capacity() };
+                CallError::Overloaded(Box::new(details))
             }
         }
     }

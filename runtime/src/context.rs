@@ -26,10 +26,10 @@ pub struct Cx {
     scope: ScopeRef,
     turn: usize,
     request: Request,
-    detached: Option<Box<Detached>>,
 }
 
-struct Detached {
+/// What a context in a test stands on.
+pub(crate) struct Detached {
     actor: ActorId,
     device: Option<Arc<DeviceLease>>,
 }
@@ -41,24 +41,24 @@ impl Cx {
     pub(crate) unsafe fn of_turn(slot: NonNull<dyn AnySlot>, turn: usize, request: Request) -> Self {
         // SAFETY: the caller's promise.
         let scope = unsafe { ScopeRef::turn(slot) };
-        Self { scope, turn, request, detached: None }
+        Self { scope, turn, request }
     }
 
     /// The context of an activation's or deactivation's hook.
     pub(crate) fn of_hook(slot: Arc<dyn AnySlot>) -> Self {
-        Self { scope: ScopeRef::Owned(slot), turn: 0, request: Request::default(), detached: None }
+        Self { scope: ScopeRef::Owned(slot), turn: 0, request: Request::default() }
     }
 
     /// A context without a silo, for a test that calls a method directly. Its grid hosts nothing.
     pub fn detached(actor_type: &'static str, key: impl Into<Key>) -> Self {
         let actor = ActorId { actor_type, key: key.into() };
-        let detached = Some(Box::new(Detached { actor, device: None }));
-        Self { scope: ScopeRef::Detached, turn: 0, request: Request::default(), detached }
+        let scope = ScopeRef::Detached(Box::new(Detached { actor, device: None }));
+        Self { scope, turn: 0, request: Request::default() }
     }
 
     /// The same, on a device.
     pub fn with_device(mut self, device: Arc<DeviceLease>) -> Self {
-        if let Some(detached) = &mut self.detached {
+        if let ScopeRef::Detached(detached) = &mut self.scope {
             detached.device = Some(device);
         }
         self
@@ -66,16 +66,15 @@ impl Cx {
 
     /// The same, with what a caller would have sent along.
     pub fn with_request(mut self, context: RequestContext) -> Self {
-        self.request.context = Some(Arc::new(context));
+        self.request = Request::new(Some(Arc::new(context)), None);
         self
     }
 
     /// The actor that is running.
     pub fn actor(&self) -> ActorId {
-        match (self.scope.slot(), &self.detached) {
-            (Some(slot), _) => slot.id(),
-            (None, Some(detached)) => detached.actor.clone(),
-            (None, None) => ActorId { actor_type: "", key: "".into() },
+        match self.scope.resolve() {
+            Ok(slot) => slot.id(),
+            Err(detached) => detached.actor.clone(),
         }
     }
 
@@ -86,7 +85,7 @@ impl Cx {
 
     /// The way to other actors and to streams.
     pub fn grid(&self) -> Grid {
-        self.scope.slot().map_or_else(Grid::empty, AnySlot::grid)
+        self.slot().map_or_else(Grid::empty, AnySlot::grid)
     }
 
     /// The actor's share of its device.
@@ -95,10 +94,9 @@ impl Cx {
     /// [`DeviceAbsent`] when the type declares no `gpu(…)`, or declares it optional and none fits: the actor then
     /// runs on the CPU.
     pub fn device(&self) -> Result<Arc<DeviceLease>, DeviceAbsent> {
-        match (self.scope.slot(), &self.detached) {
-            (Some(slot), _) => slot.device(),
-            (None, Some(detached)) => detached.device.clone().ok_or(DeviceAbsent::Detached),
-            (None, None) => Err(DeviceAbsent::Detached),
+        match self.scope.resolve() {
+            Ok(slot) => slot.device(),
+            Err(detached) => detached.device.clone().ok_or(DeviceAbsent::Detached),
         }
     }
 
@@ -116,24 +114,24 @@ impl Cx {
 
     /// Asks for this actor's deactivation as soon as no turn runs on it. Messages that wait begin the next one.
     pub fn deactivate(&self) {
-        if let Some(slot) = self.scope.slot() {
+        if let Some(slot) = self.slot() {
             slot.request_deactivation(DeactivationReason::Requested);
         }
     }
 
     /// When the caller stops waiting. Calls made from here inherit it.
     pub fn deadline(&self) -> Option<Instant> {
-        self.request.deadline
+        self.request.deadline()
     }
 
     /// What the caller has left of its deadline; zero once it has passed.
     pub fn time_left(&self) -> Option<Duration> {
-        self.request.deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()))
+        self.request.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()))
     }
 
     /// What the caller sent along. Calls made from here send the same.
     pub fn request(&self) -> Option<&RequestContext> {
-        self.request.context.as_deref()
+        self.request.context().map(|context| &**context)
     }
 
     /// The id that ties together all that one outside request set off.
@@ -151,8 +149,9 @@ impl Cx {
         self.request()?.metadata.get(name).map(String::as_str)
     }
 
+    #[inline]
     pub(crate) fn slot(&self) -> Option<&dyn AnySlot> {
-        self.scope.slot()
+        self.scope.resolve().ok()
     }
 
     pub(crate) fn turn(&self) -> usize {
@@ -190,11 +189,35 @@ pub enum DeviceAbsent {
     Detached,
 }
 
-/// What travels with one call.
+/// What travels with one call. Most calls carry nothing, and that costs them one word.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Request {
-    pub(crate) context: Option<Arc<RequestContext>>,
-    pub(crate) deadline: Option<Instant>,
+pub(crate) struct Request(Option<Arc<Carried>>);
+
+#[derive(Debug)]
+struct Carried {
+    context: Option<Arc<RequestContext>>,
+    deadline: Option<Instant>,
+}
+
+impl Request {
+    pub(crate) fn new(context: Option<Arc<RequestContext>>, deadline: Option<Instant>) -> Self {
+        let something = context.is_some() || deadline.is_some();
+        Self(something.then(|| Arc::new(Carried { context, deadline })))
+    }
+
+    pub(crate) fn context(&self) -> Option<&Arc<RequestContext>> {
+        self.0.as_ref()?.context.as_ref()
+    }
+
+    #[inline]
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.0.as_ref()?.deadline
+    }
+
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
 }
 
 /// What a request carries through every call it sets off.

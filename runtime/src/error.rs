@@ -9,10 +9,15 @@ use std::time::Duration;
 use quark_base::{ActorId, Fault, Outcome, Retry};
 use quark_placement::NoDevice;
 
+use crate::actor::ActorSpec;
+
 /// Why a call gave no answer. `E` is the method's own error.
 ///
 /// [`Fault::outcome`] tells *rejected* (nothing ran), *failed* (it ran and said no, or broke) and *unknown*
 /// (it may have run) apart; [`Fault::retry`] says whether another try is safe.
+///
+/// It is two words where `E` is one: a call's answer travels in registers, and a failure's details wait behind a
+/// pointer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError<E> {
@@ -20,27 +25,16 @@ pub enum CallError<E> {
     #[error("{0}")]
     Actor(E),
     /// Rejected: the actor's mailbox is full. Retry later, or raise `#[actor(mailbox = …)]`.
-    #[error("{actor} is overloaded: {capacity} messages wait already; retry later")]
-    Overloaded {
-        /// Whose mailbox is full.
-        actor: ActorId,
-        /// How many messages it holds.
-        capacity: u32,
-    },
+    #[error("{} is overloaded: {} messages wait already; retry later", .0.actor, .0.capacity)]
+    Overloaded(Box<Overloaded>),
     /// Rejected: the silo is shutting down and starts no more activations. Retry at another silo.
-    #[error("{actor} was not called: the silo is draining; retry at another silo")]
-    Draining {
-        /// Who was called.
-        actor: ActorId,
-    },
+    #[error("{0} was not called: the silo is draining; retry at another silo")]
+    Draining(Box<ActorId>),
     /// Rejected: this silo hosts no such actor type.
-    #[error("no silo hosts actors of type {actor_type}; add `.host::<{rust_type}>()` to the silo's builder")]
-    NotHosted {
-        /// The wire name.
-        actor_type: &'static str,
-        /// The Rust type's name.
-        rust_type: &'static str,
-    },
+    #[error(
+        "no silo hosts actors of type {}; add `.host::<{}>()` to the silo's builder", .0.name, .0.rust_type
+    )]
+    NotHosted(&'static ActorSpec),
     /// Rejected: no device fits the actor's requirement. It names the requirement and what each device lacked.
     #[error("{0}")]
     NoDevice(Arc<NoDevice>),
@@ -52,53 +46,83 @@ pub enum CallError<E> {
     #[error("deadlock: {0}; let the waiting method lend itself (`cx.lend`), or call it with tell")]
     Deadlock(Box<CallChain>),
     /// The method, or the drop of what it held, panicked. The actor starts afresh at its next message.
-    #[error("{actor} panicked in {method}: {message}")]
-    Panicked {
-        /// Who panicked.
-        actor: ActorId,
-        /// In which method.
-        method: &'static str,
-        /// The panic's message.
-        message: Box<str>,
-    },
-    /// The deadline passed. With `started` false the call never ran and was taken out of the queue; with true its
-    /// turn goes on without a caller, and what it did is unknown.
-    #[error("{actor} did not answer {method} in time ({})", if *.started { "its turn goes on; the outcome is unknown" } else { "it never ran" })]
-    Timeout {
-        /// Who was called.
-        actor: ActorId,
-        /// Which method.
-        method: &'static str,
-        /// Whether the turn had begun.
-        started: bool,
-    },
+    #[error("{} panicked in {}: {}", .0.actor, .0.method, .0.message)]
+    Panicked(Box<Panicked>),
+    /// The deadline passed. If the turn had not begun, the call never ran and was taken out of the queue; else
+    /// the turn goes on without a caller, and what it did is unknown.
+    #[error("{} did not answer {} in time ({})", .0.actor, .0.method, .0.state())]
+    Timeout(Box<Timeout>),
     /// Unknown: the silo stopped while the turn was under way.
-    #[error("the silo stopped while {actor} was running {method}; the outcome is unknown")]
-    Stopped {
-        /// Who was called.
-        actor: ActorId,
-        /// Which method.
-        method: &'static str,
-    },
+    #[error("the silo stopped while {} was running {}; the outcome is unknown", .0.actor, .0.method)]
+    Stopped(Box<Stopped>),
+}
+
+/// The details of [`CallError::Overloaded`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overloaded {
+    /// Whose mailbox is full.
+    pub actor: ActorId,
+    /// How many messages it holds.
+    pub capacity: u32,
+}
+
+/// The details of [`CallError::Panicked`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Panicked {
+    /// Who panicked.
+    pub actor: ActorId,
+    /// In which method.
+    pub method: &'static str,
+    /// The panic's message.
+    pub message: Box<str>,
+}
+
+/// The details of [`CallError::Timeout`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeout {
+    /// Who was called.
+    pub actor: ActorId,
+    /// Which method.
+    pub method: &'static str,
+    /// Whether the turn had begun.
+    pub started: bool,
+}
+
+impl Timeout {
+    fn state(&self) -> &'static str {
+        if self.started { "its turn goes on; the outcome is unknown" } else { "it never ran" }
+    }
+}
+
+/// The details of [`CallError::Stopped`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stopped {
+    /// Who was called.
+    pub actor: ActorId,
+    /// Which method.
+    pub method: &'static str,
 }
 
 /// A call's failure where the method's own error cannot occur.
 pub type Failure = CallError<Infallible>;
+
+// The hot path's return value; see the type's docs.
+const _: () = assert!(size_of::<Result<u64, Failure>>() <= 16);
 
 impl CallError<Infallible> {
     /// The same failure, for a method with errors of its own.
     pub fn widen<E>(self) -> CallError<E> {
         match self {
             CallError::Actor(never) => match never {},
-            CallError::Overloaded { actor, capacity } => CallError::Overloaded { actor, capacity },
-            CallError::Draining { actor } => CallError::Draining { actor },
-            CallError::NotHosted { actor_type, rust_type } => CallError::NotHosted { actor_type, rust_type },
+            CallError::Overloaded(details) => CallError::Overloaded(details),
+            CallError::Draining(actor) => CallError::Draining(actor),
+            CallError::NotHosted(spec) => CallError::NotHosted(spec),
             CallError::NoDevice(lacks) => CallError::NoDevice(lacks),
             CallError::Activation(cause) => CallError::Activation(cause),
             CallError::Deadlock(chain) => CallError::Deadlock(chain),
-            CallError::Panicked { actor, method, message } => CallError::Panicked { actor, method, message },
-            CallError::Timeout { actor, method, started } => CallError::Timeout { actor, method, started },
-            CallError::Stopped { actor, method } => CallError::Stopped { actor, method },
+            CallError::Panicked(details) => CallError::Panicked(details),
+            CallError::Timeout(details) => CallError::Timeout(details),
+            CallError::Stopped(details) => CallError::Stopped(details),
         }
     }
 }
@@ -106,31 +130,31 @@ impl CallError<Infallible> {
 impl<E> Fault for CallError<E> {
     fn outcome(&self) -> Outcome {
         match self {
-            CallError::Actor(_) | CallError::Panicked { .. } => Outcome::Failed,
-            CallError::Timeout { started: true, .. } | CallError::Stopped { .. } => Outcome::Unknown,
-            CallError::Overloaded { .. }
-            | CallError::Draining { .. }
-            | CallError::NotHosted { .. }
+            CallError::Actor(_) | CallError::Panicked(_) => Outcome::Failed,
+            CallError::Timeout(timeout) if timeout.started => Outcome::Unknown,
+            CallError::Stopped(_) => Outcome::Unknown,
+            CallError::Overloaded(_)
+            | CallError::Draining(_)
+            | CallError::NotHosted(_)
             | CallError::NoDevice(_)
             | CallError::Activation(_)
             | CallError::Deadlock(_)
-            | CallError::Timeout { started: false, .. } => Outcome::Rejected,
+            | CallError::Timeout(_) => Outcome::Rejected,
         }
     }
 
     fn retry(&self) -> Retry {
         match self {
-            CallError::Overloaded { .. }
-            | CallError::Draining { .. }
+            CallError::Timeout(timeout) if timeout.started => Retry::IfIdempotent,
+            CallError::Overloaded(_)
+            | CallError::Draining(_)
             | CallError::Activation(_)
-            | CallError::Timeout { started: false, .. } => Retry::Safe,
+            | CallError::Timeout(_) => Retry::Safe,
             // Another actor may give its memory back.
             CallError::NoDevice(lacks) if lacks.full_devices().next().is_some() => Retry::Safe,
-            CallError::Panicked { .. }
-            | CallError::Timeout { started: true, .. }
-            | CallError::Stopped { .. } => Retry::IfIdempotent,
+            CallError::Panicked(_) | CallError::Stopped(_) => Retry::IfIdempotent,
             CallError::Actor(_)
-            | CallError::NotHosted { .. }
+            | CallError::NotHosted(_)
             | CallError::NoDevice(_)
             | CallError::Deadlock(_) => Retry::Pointless,
         }
@@ -202,11 +226,13 @@ mod tests {
 
     #[test]
     fn only_what_never_ran_is_safe_to_retry() {
-        let overloaded: Failure = CallError::Overloaded { actor: actor(), capacity: 8 };
+        let overloaded: Failure = CallError::Overloaded(Box::new(Overloaded { actor: actor(), capacity: 8 }));
         assert_eq!((overloaded.outcome(), overloaded.retry()), (Outcome::Rejected, Retry::Safe));
-        let late: Failure = CallError::Timeout { actor: actor(), method: "m", started: true };
+        let late: Failure =
+            CallError::Timeout(Box::new(Timeout { actor: actor(), method: "m", started: true }));
         assert_eq!((late.outcome(), late.retry()), (Outcome::Unknown, Retry::IfIdempotent));
-        let early: Failure = CallError::Timeout { actor: actor(), method: "m", started: false };
+        let early: Failure =
+            CallError::Timeout(Box::new(Timeout { actor: actor(), method: "m", started: false }));
         assert_eq!((early.outcome(), early.retry()), (Outcome::Rejected, Retry::Safe));
     }
 

@@ -14,8 +14,9 @@ use crate::actor::{Actor, ActorSpec, DeactivationReason, HookError};
 use crate::error::{ActivationCause, ActivationError};
 use crate::grid::{Grid, Hosts};
 use crate::services::{Services, TICK};
+use crate::turn::local::Local;
 use crate::turn::task::panic_message;
-use crate::turn::{AnySlot, Phase, Slot, local};
+use crate::turn::{AnySlot, Phase, Slot};
 
 /// A method whose polls take longer than this on average is not run on its caller's thread: a caller's timeout,
 /// `select!` and fan-out over many actors would lose their meaning. Ten thousand times the cost of the call
@@ -52,6 +53,14 @@ struct MethodSpeed {
 }
 
 impl MethodSpeed {
+    #[cold]
+    fn time<R>(&self, poll: impl FnOnce() -> R) -> R {
+        let begun = Instant::now();
+        let result = poll();
+        self.record(begun.elapsed());
+        result
+    }
+
     fn record(&self, took: Duration) {
         let took = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX);
         let count = self.timed.fetch_add(1, Ordering::Relaxed);
@@ -147,24 +156,15 @@ impl<A: Actor> Host<A> {
     }
 
     /// Runs a poll, and times it now and then.
-    #[inline]
-    pub(crate) fn timed<R>(&self, method: usize, poll: impl FnOnce() -> R) -> R {
-        let ticks = local::with(|local| {
-            let ticks = local.ticks.get().wrapping_add(1);
-            local.ticks.set(ticks);
-            ticks
-        });
-        match self.methods.get(method) {
-            Some(speed)
-                if ticks.is_multiple_of(TIMED_ONE_IN)
-                    || speed.timed.load(Ordering::Relaxed) < ALWAYS_TIMED =>
-            {
-                let begun = Instant::now();
-                let result = poll();
-                speed.record(begun.elapsed());
-                result
-            }
-            _ => poll(),
+    #[inline(always)]
+    pub(crate) fn timed<R>(&self, local: &Local, method: usize, poll: impl FnOnce() -> R) -> R {
+        let ticks = local.ticks.get().wrapping_add(1);
+        local.ticks.set(ticks);
+        let Some(speed) = self.methods.get(method) else { return poll() };
+        if ticks.is_multiple_of(TIMED_ONE_IN) || speed.timed.load(Ordering::Relaxed) < ALWAYS_TIMED {
+            speed.time(poll)
+        } else {
+            poll()
         }
     }
 

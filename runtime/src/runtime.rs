@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quark_base::{ByteSize, Clock, Entropy, Key, MonotonicClock, Seeded, SiloId};
-use quark_devices::inventory::{Cpu, CpuSet, Host as HostInfo, Inventory, Memory, NumaNode};
+use quark_devices::inventory::{CpuSet, Inventory, NumaNode};
 use quark_devices::pool::{DevicePool, PoolOptions};
 use quark_placement::Api;
 use quark_predictive::{PrewarmBudget, RuleError};
@@ -149,8 +149,9 @@ impl RuntimeBuilder {
             }
         }
         let needs_devices = self.needs_devices();
-        let devices =
-            self.devices.unwrap_or_else(|| DevicePool::open(Arc::new(no_devices()), PoolOptions::new()));
+        let devices = self
+            .devices
+            .unwrap_or_else(|| DevicePool::open(Arc::new(Inventory::default()), PoolOptions::new()));
         let budget = self.prewarm_budget.unwrap_or_else(|| default_budget(&devices));
         let specs = self.types.iter().map(|(_, spec, _)| *spec);
         let prewarmer = Prewarmer::new(self.clock.clone(), self.prewarm, budget, specs)?;
@@ -230,19 +231,6 @@ fn node_executors(
 /// The CPUs to pin a node's threads to; none where the node is not of this machine.
 fn cpus_of(inventory: &Inventory, node: &NumaNode) -> Option<CpuSet> {
     (!inventory.simulated && !node.cpus.is_empty()).then(|| node.cpus.clone())
-}
-
-/// What a runtime that was given no devices knows about its machine.
-fn no_devices() -> Inventory {
-    Inventory {
-        host: HostInfo::default(),
-        cpu: Cpu::default(),
-        numa: Vec::new(),
-        memory: Memory::default(),
-        devices: Vec::new(),
-        notes: Vec::new(),
-        simulated: false,
-    }
 }
 
 fn default_budget(devices: &DevicePool) -> PrewarmBudget {

@@ -21,7 +21,7 @@ mod slot;
 pub(crate) mod task;
 mod word;
 
-pub(crate) use executor::Executor;
+pub(crate) use executor::{Executor, Item};
 pub use lend::Lend;
 pub(crate) use slot::{AnySlot, Blocked, Resident, ScopeRef, Slot};
 pub use slot::{Exclusive, Shared, TurnMode};

@@ -73,14 +73,6 @@ impl Executor {
         &self.handle
     }
 
-    pub(crate) fn push_slot(&self, slot: Arc<dyn AnySlot>) {
-        self.push(Item::Slot(slot));
-    }
-
-    pub(crate) fn push_turn(&self, turn: TaskRef) {
-        self.push(Item::Turn(turn));
-    }
-
     /// Ends the workers as soon as the queue is empty.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
@@ -89,7 +81,8 @@ impl Executor {
         }
     }
 
-    fn push(&self, item: Item) {
+    /// Puts an item behind the others.
+    pub(crate) fn push(&self, item: Item) {
         self.queue.push(item);
         // Pairs with the fence in `serve`: either this thread sees the worker parked, or it sees the item.
         fence(Ordering::SeqCst);

@@ -63,16 +63,25 @@ impl Local {
     pub(crate) fn allocate(&self, layout: Layout) -> NonNull<u8> {
         self.pool.allocate(layout)
     }
+
+    /// Takes a block back.
+    ///
+    /// # Safety
+    /// As for the free function [`free`].
+    #[inline]
+    pub(crate) unsafe fn free(&self, block: NonNull<u8>, layout: Layout) {
+        // SAFETY: the caller's promise. Every block of a class is alike, whatever its thread.
+        unsafe { self.pool.free(block, layout) };
+    }
 }
 
 /// Calls `use_local` with the thread's notes; on a thread that is ending, with empty ones.
 #[inline]
 pub(crate) fn with<R>(use_local: impl FnOnce(&Local) -> R) -> R {
-    let mut use_local = Some(use_local);
-    let mut once = |local: &Local| use_local.take().map(|use_local| use_local(local));
-    match LOCAL.try_with(&mut once) {
-        Ok(Some(result)) => result,
-        _ => once(&Local::new()).unwrap_or_else(|| unreachable!("the first try did not reach the closure")),
+    match LOCAL.try_with(ptr::from_ref) {
+        // SAFETY: a thread's notes stay where they are until the thread ends, which it does not do in here.
+        Ok(local) => use_local(unsafe { &*local }),
+        Err(_) => use_local(&Local::new()),
     }
 }
 

@@ -23,14 +23,15 @@ use quark_devices::lease::DeviceLease;
 
 use crate::actor::{Actor, DeactivationReason};
 use crate::chain;
-use crate::context::DeviceAbsent;
-use crate::error::{CallError, Failure};
+use crate::context::{Detached, DeviceAbsent};
+use crate::error::{CallError, Failure, Stopped};
 use crate::grid::Grid;
 use crate::host::Host;
 use crate::turn::lend::Lends;
+use crate::turn::local;
 use crate::turn::task::{Header, panic_message};
 use crate::turn::word::{Snapshot, Word};
-use crate::turn::{BATCH, Executor, Hold, Phase, Polled, TaskRef};
+use crate::turn::{BATCH, Executor, Hold, Item, Phase, Polled, TaskRef};
 
 /// Exclusive or shared: what a method's `self` says about its turn.
 ///
@@ -145,7 +146,7 @@ pub(crate) enum ScopeRef {
     /// A slot that the context keeps alive.
     Owned(Arc<dyn AnySlot>),
     /// None: a context made in a test.
-    Detached,
+    Detached(Box<Detached>),
 }
 
 // SAFETY: it only ever gives out `&dyn AnySlot`, which is `Send + Sync`.
@@ -160,12 +161,13 @@ impl ScopeRef {
         Self::Turn(slot)
     }
 
-    pub(crate) fn slot(&self) -> Option<&dyn AnySlot> {
+    #[inline]
+    pub(crate) fn resolve(&self) -> Result<&dyn AnySlot, &Detached> {
         match self {
             // SAFETY: promised to `ScopeRef::turn`.
-            Self::Turn(slot) => Some(unsafe { slot.as_ref() }),
-            Self::Owned(slot) => Some(&**slot),
-            Self::Detached => None,
+            Self::Turn(slot) => Ok(unsafe { slot.as_ref() }),
+            Self::Owned(slot) => Ok(&**slot),
+            Self::Detached(detached) => Err(detached),
         }
     }
 }
@@ -249,6 +251,8 @@ pub(crate) struct Slot<A: Actor> {
     pub(crate) last_used: AtomicU32,
     /// The NUMA node that the actor lives on while it has no device: an index into the silo's executors.
     node: u32,
+    /// The tokio runtime that drives it there, kept here for the inline path.
+    home: tokio::runtime::Id,
     mailbox: Mutex<Mailbox>,
     actor: UnsafeCell<MaybeUninit<A>>,
     pub(crate) key: Key,
@@ -271,10 +275,12 @@ pub(crate) enum Blocked {
 
 impl<A: Actor> Slot<A> {
     pub(crate) fn new(key: Key, host: Arc<Host<A>>) -> Arc<Self> {
+        let node = host.services.node_of(&key);
         Arc::new(Self {
             word: Word::default(),
             last_used: AtomicU32::new(host.tick()),
-            node: host.services.node_of(&key),
+            node,
+            home: host.services.nodes[node as usize].home(),
             mailbox: Mutex::new(Mailbox::new()),
             actor: UnsafeCell::new(MaybeUninit::uninit()),
             key,
@@ -319,21 +325,39 @@ impl<A: Actor> Slot<A> {
         &self.host.services.nodes[self.node as usize]
     }
 
-    fn current_executor(&self) -> Arc<Executor> {
-        let own = self.mailbox.lock().extra.as_ref().and_then(|extra| extra.executor.clone());
-        own.unwrap_or_else(|| self.node_executor().clone())
+    /// The tokio runtime that may poll its turns inline.
+    #[inline]
+    pub(crate) fn home(&self) -> tokio::runtime::Id {
+        self.home
     }
 
+    fn current_executor(&self) -> Arc<Executor> {
+        self.device_executor().unwrap_or_else(|| self.node_executor().clone())
+    }
+
+    fn device_executor(&self) -> Option<Arc<Executor>> {
+        if self.host.is_floating() {
+            return None;
+        }
+        self.mailbox.lock().extra.as_ref().and_then(|extra| extra.executor.clone())
+    }
+
+    /// Hands an item to whoever runs the actor's turns.
+    fn push(&self, item: Item) {
+        match self.device_executor() {
+            Some(executor) => executor.push(item),
+            None => self.node_executor().push(item),
+        }
+    }
+
+    #[cold]
     fn schedule(&self) {
-        self.current_executor().push_slot(self.arc());
+        self.push(Item::Slot(self.arc()));
     }
 
     /// Ends a turn that ran on its caller's thread.
-    #[inline]
-    pub(crate) fn release(&self, hold: Hold, panicked: bool) {
-        if panicked {
-            self.poison();
-        }
+    #[inline(always)]
+    pub(crate) fn release(&self, hold: Hold) {
         let needs_executor = match hold {
             Hold::Exclusive => self.word.release_exclusive(),
             Hold::Shared => self.word.release_shared(),
@@ -342,6 +366,13 @@ impl<A: Actor> Slot<A> {
         if needs_executor {
             self.schedule();
         }
+    }
+
+    /// The same for a turn that panicked.
+    #[cold]
+    pub(crate) fn release_poisoned(&self, hold: Hold) {
+        self.poison();
+        self.release(hold);
     }
 
     /// A turn that began on its caller's thread goes on without it.
@@ -380,7 +411,7 @@ impl<A: Actor> Slot<A> {
             }
         }
         if seen.phase() == Phase::Vacant && self.host.is_draining() {
-            return Err(Blocked::Failed(CallError::Draining { actor: self.actor_id() }));
+            return Err(Blocked::Failed(CallError::Draining(Box::new(self.actor_id()))));
         }
         if mailbox.length >= self.host.mailbox_capacity() {
             return Err(Blocked::Full(turn));
@@ -452,7 +483,7 @@ impl<A: Actor> Slot<A> {
     fn begin_taken(&self, turn: TaskRef, hold: Hold) {
         if turn.begin_scheduled(hold) {
             self.attach(&turn);
-            self.current_executor().push_turn(turn);
+            self.push(Item::Turn(turn));
         } else {
             self.let_go(hold);
         }
@@ -529,23 +560,22 @@ impl<A: Actor> Slot<A> {
                 self.begin_taken(next, Hold::Lent);
             }
         }
-        // From here on another thread may run the turn to its end.
-        let executor = self.current_executor();
         if turn.pause() {
-            executor.push_turn(turn.clone());
+            self.push(Item::Turn(turn.clone()));
         }
     }
 
     fn lent_turn_over(&self) {
         let next = self.mailbox.lock().extra().lends.turn_over();
         match next {
-            Some((turn, true)) => self.current_executor().push_turn(turn),
+            Some((turn, true)) => self.push(Item::Turn(turn)),
             Some((turn, false)) => self.begin_taken(turn, Hold::Lent),
             None => {}
         }
     }
 
     /// A turn panicked: its actor may be torn and must not take another turn.
+    #[cold]
     fn poison(&self) {
         self.request_deactivation(DeactivationReason::Panicked);
     }
@@ -706,7 +736,7 @@ impl<A: Actor> AnySlot for Slot<A> {
     }
 
     fn timed_poll(&self, turn: &TaskRef) -> Polled {
-        self.host.timed(turn.method_index(), || turn.poll_as_current())
+        local::with(|local| self.host.timed(local, turn.method_index(), || turn.poll_as_current(local)))
     }
 
     fn lender_may_run(&self, turn: &TaskRef) -> bool {
@@ -769,7 +799,10 @@ impl<A: Actor> Drop for Slot<A> {
             report_drop_panic(&self.key, dropped);
         }
         while let Some(turn) = self.mailbox.get_mut().pop() {
-            turn.reject(CallError::Stopped { actor: self.actor_id(), method: turn.method() });
+            turn.reject(CallError::Stopped(Box::new(Stopped {
+                actor: self.actor_id(),
+                method: turn.method(),
+            })));
         }
     }
 }
@@ -860,7 +893,7 @@ impl<A: Actor> Drop for Resident<A> {
     fn drop(&mut self) {
         if !self.settled {
             let actor = self.slot.actor_id();
-            self.vacate(Some(&|| CallError::Draining { actor: actor.clone() }));
+            self.vacate(Some(&|| CallError::Draining(Box::new(actor.clone()))));
             self.slot.host.services.activation_ends();
         }
     }

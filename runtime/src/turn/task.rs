@@ -39,9 +39,9 @@ use parking_lot::Mutex;
 use crate::actor::{Actor, Method};
 use crate::chain::{Ancestor, ChainLink, Visit, walk_links};
 use crate::context::{Cx, Request};
-use crate::error::{CallError, Failure};
+use crate::error::{CallError, Failure, Panicked, Stopped};
 use crate::turn::local::{self, Local};
-use crate::turn::{AnySlot, Slot, TurnMode};
+use crate::turn::{AnySlot, Item, Slot, TurnMode};
 
 const QUEUED: u32 = 0;
 const SCHEDULED: u32 = 1;
@@ -100,7 +100,6 @@ pub(crate) struct Header {
     /// The next message. Under the mailbox lock.
     pub(super) next: UnsafeCell<*const Header>,
     caller: Mutex<Option<Waker>>,
-    slot: NonNull<dyn AnySlot>,
     /// Keeps the slot alive once the turn has outlived its first poll or was queued. Written before the turn can
     /// be seen by another thread, cleared by the thread that ends it.
     owner: UnsafeCell<Option<Arc<dyn AnySlot>>>,
@@ -176,6 +175,12 @@ impl Drop for TaskRef {
 }
 
 impl Header {
+    /// The slot the turn runs on. `owner`, or the caller of the first poll, keeps it alive until the turn has
+    /// ended; nobody asks after that.
+    fn slot(&self) -> &dyn AnySlot {
+        self.cx.slot().unwrap_or_else(|| unreachable!("a turn's context is made on its slot"))
+    }
+
     #[inline]
     fn end_link(&self) {
         if let Some(link) = self.link.get() {
@@ -253,9 +258,7 @@ impl TaskRef {
 
     /// The slot this turn runs on; valid for as long as the turn has not ended.
     fn slot(&self) -> &dyn AnySlot {
-        // SAFETY: `owner`, or the caller of the first poll, keeps the slot alive until the turn has ended; the
-        // methods that use this are called before that.
-        unsafe { self.header().slot.as_ref() }
+        self.header().slot()
     }
 
     /// A queued turn begins: it now holds `hold`. False if its caller has given it up; then it is emptied here.
@@ -290,7 +293,8 @@ impl TaskRef {
     pub(crate) fn poll(&self) -> Polled {
         let header = self.header();
         if header.abort.load(Ordering::Acquire) {
-            let stopped = CallError::Stopped { actor: self.slot().id(), method: self.method() };
+            let stopped =
+                CallError::Stopped(Box::new(Stopped { actor: self.slot().id(), method: self.method() }));
             self.fail_running(stopped);
             return Polled::Done { panicked: false };
         }
@@ -446,16 +450,20 @@ impl<T, E> Ticket<T, E> {
     }
 }
 
-/// How the first poll on the caller's own thread ended.
+/// How the first poll on the caller's own thread ended. But for the last, nobody else has seen the turn.
 pub(crate) enum Inline<T, E> {
-    /// The turn has ended, and nobody else has seen it.
-    Done { reply: Result<T, CallError<E>>, panicked: bool },
+    /// The method answered.
+    Done(T),
+    /// The method returned its error.
+    Failed(E),
+    /// The method panicked.
+    Panicked(Box<Panicked>),
     /// The turn goes on; the caller must hand it over.
     Pending(TaskRef, Ticket<T, E>),
 }
 
 /// Polls `message` on `slot`, whose turn this thread holds, in a block of this thread's pool.
-#[inline]
+#[inline(always)]
 pub(crate) fn run_inline<A: Actor, M: Method<A>>(
     local: &Local,
     slot: &Arc<Slot<A>>,
@@ -463,50 +471,111 @@ pub(crate) fn run_inline<A: Actor, M: Method<A>>(
     request: Request,
     hold: Hold,
 ) -> Inline<M::Ok, M::Error> {
+    poll_inline::<A, M, _, _>(local, slot, message, request, hold, M::run)
+}
+
+#[inline(always)]
+fn poll_inline<A, M, F, R>(
+    local: &Local,
+    slot: &Arc<Slot<A>>,
+    message: M,
+    request: Request,
+    hold: Hold,
+    run: R,
+) -> Inline<M::Ok, M::Error>
+where
+    A: Actor,
+    M: Method<A>,
+    R: Fn(M, <M::Mode as TurnMode<A>>::Borrow<'static>, &'static Cx) -> F,
+    F: Future<Output = Result<M::Ok, M::Error>>,
+{
     let outer = local.current.get();
-    let origin = Origin::Stack(outer);
-    let task = make::<A, M, _, _>(local, slot, message, request, M::run, RUNNING, hold, origin, false);
-    let polled = task.poll_inline(local, outer);
-    let Polled::Done { panicked } = polled else {
-        let ticket = Ticket(task.clone(), PhantomData);
-        return Inline::Pending(task, ticket);
+    let carries_nothing = request.is_empty();
+    let task = make::<A, M, F, R>(local, slot, request, run, RUNNING, hold, Origin::Stack(outer), false);
+    let header = task.cast::<Header>();
+    // SAFETY: the block was made above and is known to nobody else. The `'static` borrows handed to `run` end
+    // with the future, which is dropped before the turn lets go of actor and slot.
+    let (stage, run, cx) = unsafe {
+        let task = task.as_ref();
+        (task.stage.get(), &task.run, &*ptr::from_ref(&task.replied.header.cx))
     };
-    let replied = task.0.cast::<Replied<M::Ok, M::Error>>();
-    // SAFETY: the task was made above with these reply types, and has ended on this thread.
-    let reply = unsafe { (*replied.as_ref().reply.get()).take() };
-    task.header().state.store(DONE, Ordering::Release);
-    task.header().end_link();
-    let reply = reply.unwrap_or_else(|| unreachable!("a poll that is done has left a reply"));
-    Inline::Done { reply, panicked }
+    // SAFETY: the block outlives this function's use of it; clones of the waker hold counts of their own.
+    let waker = ManuallyDrop::new(unsafe { Waker::from_raw(raw_waker(header)) });
+    local.depth.set(local.depth.get() + 1);
+    local.current.set(header.as_ptr());
+    let polled = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: the caller holds the turn of the method's mode; stage and reply are this thread's. The future
+        // is written into the block and never moves from there.
+        unsafe {
+            let actor = <M::Mode as TurnMode<A>>::borrow(slot.actor());
+            ptr::write(stage, Stage::Future(run(message, actor, cx)));
+            let Stage::Future(future) = &mut *stage else { unreachable!("written just now") };
+            let polled = Pin::new_unchecked(future).poll(&mut Context::from_waker(&waker));
+            if polled.is_ready() {
+                // An assignment takes effect even if the drop of the old value panics.
+                *stage = Stage::Over;
+            }
+            polled
+        }
+    }));
+    local.current.set(outer);
+    local.depth.set(local.depth.get() - 1);
+    // SAFETY: the one count that the block was made with.
+    let task = TaskRef(header);
+    let ended = match polled {
+        Ok(Poll::Ready(Ok(answer))) => Inline::Done(answer),
+        Ok(Poll::Ready(Err(error))) => Inline::Failed(error),
+        Ok(Poll::Pending) => {
+            let ticket = Ticket(task.clone(), PhantomData);
+            return Inline::Pending(task, ticket);
+        }
+        Err(payload) => Inline::Panicked(task.bury_inline(payload)),
+    };
+    task.end_inline(local, carries_nothing, Layout::new::<Task<A, M, F, R>>());
+    ended
 }
 
 impl TaskRef {
-    #[inline]
-    fn poll_inline(&self, local: &Local, outer: *const Header) -> Polled {
-        local.depth.set(local.depth.get() + 1);
-        local.current.set(self.0.as_ptr());
-        // SAFETY: the turn was made in state `RUNNING` by this thread.
-        let polled = unsafe { (self.header().vtable.poll)(self.0) };
-        local.current.set(outer);
-        local.depth.set(local.depth.get() - 1);
-        polled
+    /// Ends a turn that panicked in its inline poll.
+    #[cold]
+    fn bury_inline(&self, payload: Box<dyn Any + Send>) -> Box<Panicked> {
+        let message = panic_message(payload);
+        let actor = self.slot().id();
+        // SAFETY: the stage is still this thread's.
+        unsafe { (self.header().vtable.discard)(self.0) };
+        Box::new(Panicked { actor, method: self.method(), message })
+    }
+
+    /// Lets go of a turn that ended in its inline poll.
+    #[inline(always)]
+    fn end_inline(self, local: &Local, carries_nothing: bool, layout: Layout) {
+        let header = self.header();
+        let alone = header.counts.load(Ordering::Acquire) == 1;
+        if alone && carries_nothing && header.link.get().is_none() {
+            // Nothing in the block is left to drop: the future is over, no reply was written, no caller
+            // registered, no slot is owned, the chain lives on the stack.
+            let block = ManuallyDrop::new(self).0.cast();
+            // SAFETY: no waker holds a count, so the block is this thread's alone, and it came from a pool.
+            unsafe { local.free(block, layout) };
+            return;
+        }
+        header.state.store(DONE, Ordering::Release);
+        header.end_link();
     }
 
     /// Polls on an executor: as [`poll`](Self::poll), with the thread's note of the current turn set.
-    pub(crate) fn poll_as_current(&self) -> Polled {
-        let (outer, depth) =
-            local::with(|local| (local.current.replace(self.0.as_ptr()), local.depth.replace(0)));
+    pub(crate) fn poll_as_current(&self, local: &Local) -> Polled {
+        let outer = local.current.replace(self.0.as_ptr());
+        let depth = local.depth.replace(0);
         let polled = self.poll();
-        local::with(|local| {
-            local.current.set(outer);
-            local.depth.set(depth);
-        });
+        local.current.set(outer);
+        local.depth.set(depth);
         polled
     }
 }
 
 /// What the turn that is being polled on this thread was sent.
-#[inline]
+#[inline(always)]
 pub(crate) fn current_request(local: &Local) -> Option<Request> {
     let current = NonNull::new(local.current.get().cast_mut())?;
     // SAFETY: the current turn is alive: it is being polled below us on this stack.
@@ -523,26 +592,27 @@ pub(crate) fn queued<A: Actor, M: Method<A>>(
     let task = local::with(|local| {
         let outer = local.current.get();
         let origin = if one_way || outer.is_null() { Origin::None } else { Origin::Stack(outer) };
-        let hold = Hold::Exclusive;
-        make::<A, M, _, _>(local, slot, message, request, M::run, QUEUED, hold, origin, one_way)
+        let task = make::<A, M, _, _>(local, slot, request, M::run, QUEUED, Hold::Exclusive, origin, one_way);
+        put_message(task, message)
     });
     let ticket = Ticket(task.clone(), PhantomData);
     (task, ticket)
 }
 
-#[inline]
+/// The block of a turn, without its message. Field by field, in place: built on the stack and moved, it would
+/// cost as much again as the whole call.
+#[inline(always)]
 #[expect(clippy::too_many_arguments, reason = "one place builds the block, field by field")]
 fn make<A, M, F, R>(
     local: &Local,
     slot: &Arc<Slot<A>>,
-    message: M,
     request: Request,
     run: R,
     state: u32,
     hold: Hold,
     origin: Origin,
     one_way: bool,
-) -> TaskRef
+) -> NonNull<Task<A, M, F, R>>
 where
     A: Actor,
     M: Method<A>,
@@ -551,36 +621,47 @@ where
 {
     let block = local.allocate(Layout::new::<Task<A, M, F, R>>()).cast::<Task<A, M, F, R>>();
     let scope: &dyn AnySlot = &**slot;
-    let scope = NonNull::from(scope);
-    let header = Header {
-        vtable: const { &vtable::<A, M, F, R>() },
-        state: AtomicU32::new(state),
-        counts: AtomicU32::new(1),
-        hold: AtomicU8::new(hold as u8),
-        abort: AtomicBool::new(false),
-        severed: AtomicBool::new(false),
-        one_way,
-        lends: AtomicU32::new(0),
-        pending_index: AtomicU32::new(u32::MAX),
-        next: UnsafeCell::new(ptr::null()),
-        caller: Mutex::new(None),
-        slot: scope,
-        owner: UnsafeCell::new(None),
-        origin: UnsafeCell::new(origin),
-        link: OnceLock::new(),
-        // SAFETY: the context lives in the block, is lent to the method's future only, and the future is dropped
-        // before the turn lets go of its slot.
-        cx: unsafe { Cx::of_turn(scope, block.as_ptr().addr(), request) },
-    };
-    let task = Task {
-        replied: Replied { header, reply: UnsafeCell::new(None) },
-        stage: UnsafeCell::new(Stage::Args(message)),
-        run,
-        actor: PhantomData,
-    };
-    // SAFETY: the block is ours and large enough.
-    unsafe { block.as_ptr().write(task) };
-    TaskRef(block.cast())
+    let task = block.as_ptr();
+    // SAFETY: the block is ours and large enough, and every field is written. The context lives in the block, is
+    // lent to the method's future only, and the future is dropped before the turn lets go of its slot.
+    unsafe {
+        let header = &raw mut (*task).replied.header;
+        (&raw mut (*header).vtable).write(const { &vtable::<A, M, F, R>() });
+        (&raw mut (*header).state).write(AtomicU32::new(state));
+        (&raw mut (*header).counts).write(AtomicU32::new(1));
+        (&raw mut (*header).hold).write(AtomicU8::new(hold as u8));
+        (&raw mut (*header).abort).write(AtomicBool::new(false));
+        (&raw mut (*header).severed).write(AtomicBool::new(false));
+        (&raw mut (*header).one_way).write(one_way);
+        (&raw mut (*header).lends).write(AtomicU32::new(0));
+        (&raw mut (*header).pending_index).write(AtomicU32::new(u32::MAX));
+        (&raw mut (*header).next).write(UnsafeCell::new(ptr::null()));
+        (&raw mut (*header).caller).write(Mutex::new(None));
+        (&raw mut (*header).owner).write(UnsafeCell::new(None));
+        (&raw mut (*header).origin).write(UnsafeCell::new(origin));
+        (&raw mut (*header).link).write(OnceLock::new());
+        (&raw mut (*header).cx).write(Cx::of_turn(NonNull::from(scope), task.addr(), request));
+        (&raw mut (*task).replied.reply).write(UnsafeCell::new(None));
+        (&raw mut (*task).stage).write(UnsafeCell::new(Stage::Over));
+        (&raw mut (*task).run).write(run);
+    }
+    block
+}
+
+/// Puts the message into a block that nobody else knows yet.
+fn put_message<A: Actor, M: Method<A>, F, R>(task: NonNull<Task<A, M, F, R>>, message: M) -> TaskRef {
+    // SAFETY: the block is new, so its stage is ours; it holds nothing yet.
+    unsafe { ptr::write(task.as_ref().stage.get(), Stage::Args(message)) };
+    TaskRef(task.cast())
+}
+
+/// Where the turn's actor is.
+///
+/// # Safety
+/// The turn runs on an actor of type `A`, and has not ended.
+unsafe fn actor_of<A: Actor>(header: NonNull<Header>) -> *mut A {
+    // SAFETY: the caller's promise: the slot is alive, and is a `Slot<A>`.
+    unsafe { (*ptr::from_ref(header.as_ref().slot()).cast::<Slot<A>>()).actor() }
 }
 
 const fn vtable<A, M, F, R>() -> VTable
@@ -628,8 +709,7 @@ where
         unsafe {
             if let Stage::Args(_) = &*stage {
                 let Stage::Args(message) = mem::replace(&mut *stage, Stage::Over) else { unreachable!() };
-                let slot = header.as_ref().slot.cast::<Slot<A>>();
-                let actor = <M::Mode as TurnMode<A>>::borrow(slot.as_ref().actor());
+                let actor = <M::Mode as TurnMode<A>>::borrow(actor_of::<A>(header));
                 let future = (task.as_ref().run)(message, actor, cx);
                 ptr::write(stage, Stage::Future(future));
             }
@@ -667,9 +747,9 @@ unsafe fn bury<A: Actor, M: Method<A>, F, R>(header: NonNull<Header>, payload: B
     let message = panic_message(payload);
     // SAFETY: the running thread may use slot, stage and reply.
     unsafe {
-        let actor = header.as_ref().slot.as_ref().id();
+        let actor = header.as_ref().slot().id();
         let method = header.as_ref().vtable.method;
-        fail::<A, M, F, R>(header, CallError::Panicked { actor, method, message });
+        fail::<A, M, F, R>(header, CallError::Panicked(Box::new(Panicked { actor, method, message })));
     }
 }
 
@@ -719,8 +799,8 @@ unsafe fn report<A: Actor, M: Method<A>, F, R>(header: NonNull<Header>) {
         Some(Err(CallError::Actor(_))) => {
             tracing::warn!(actor_type, method, "a one-way message returned an error")
         }
-        Some(Err(CallError::Panicked { actor, message, .. })) => {
-            tracing::error!(%actor, method, panic = %message, "a one-way message panicked");
+        Some(Err(CallError::Panicked(details))) => {
+            tracing::error!(actor = %details.actor, method, panic = %details.message, "a one-way message panicked");
         }
         Some(Err(_)) => tracing::warn!(actor_type, method, "a one-way message did not run to its end"),
         Some(Ok(_)) | None => {}
@@ -785,10 +865,11 @@ unsafe fn link_of(turn: *const Header) -> Option<Arc<ChainLink>> {
         }
     };
     for header in missing.into_iter().rev() {
+        let slot = ptr::from_ref(header.slot());
         // SAFETY: the slot of a turn that runs is alive, and was an `Arc` when the turn was made.
         let slot = unsafe {
-            Arc::increment_strong_count(header.slot.as_ptr());
-            Arc::from_raw(header.slot.as_ptr())
+            Arc::increment_strong_count(slot);
+            Arc::from_raw(slot)
         };
         let here = Arc::new(ChainLink {
             turn: ptr::from_ref(header).addr(),
@@ -815,8 +896,9 @@ unsafe fn walk_stack(turn: *const Header, visit: Visit<'_>) {
     let mut next = turn;
     while !next.is_null() {
         // SAFETY: stack turns are alive, and so are their slots.
-        let (header, slot) = unsafe { (&*next, (*next).slot.as_ref()) };
-        let place = header.slot.as_ptr().cast::<()>().addr();
+        let header = unsafe { &*next };
+        let slot = header.slot();
+        let place = ptr::from_ref(slot).cast::<()>().addr();
         let ancestor = Ancestor { turn: next.addr(), slot: place, exclusive: header.vtable.exclusive };
         if !visit(ancestor, slot) || header.severed.load(Ordering::Acquire) {
             return;
@@ -843,9 +925,9 @@ fn wake(header: NonNull<Header>) {
         // SAFETY: as above; a turn that was idle owns its slot, and cannot end before this push is taken up.
         let (task, executor) = unsafe {
             header.as_ref().counts.fetch_add(1, Ordering::Relaxed);
-            (TaskRef(header), header.as_ref().slot.as_ref().executor())
+            (TaskRef(header), header.as_ref().slot().executor())
         };
-        executor.push_turn(task);
+        executor.push(Item::Turn(task));
     }
 }
 
