@@ -1,0 +1,10 @@
+use quark::prelude::*;
+
+#[derive(Actor)]
+#[actor(idle = "10 weeks")]
+struct Camera;
+
+#[methods]
+impl Camera {}
+
+fn main() {}

@@ -1,0 +1,10 @@
+use quark::prelude::*;
+
+#[derive(Actor)]
+#[actor(gpu(vram = "2 GiB", numa = "near"))]
+struct Camera;
+
+#[methods]
+impl Camera {}
+
+fn main() {}

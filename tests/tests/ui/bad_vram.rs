@@ -1,0 +1,10 @@
+use quark::prelude::*;
+
+#[derive(Actor)]
+#[actor(gpu(vram = "2 gigs"))]
+struct Camera;
+
+#[methods]
+impl Camera {}
+
+fn main() {}

@@ -1,0 +1,9 @@
+use quark::prelude::*;
+
+#[derive(Actor)]
+enum Camera {
+    On,
+    Off,
+}
+
+fn main() {}

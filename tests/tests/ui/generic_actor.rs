@@ -1,0 +1,8 @@
+use quark::prelude::*;
+
+#[derive(Actor)]
+struct Camera<T> {
+    last: T,
+}
+
+fn main() {}

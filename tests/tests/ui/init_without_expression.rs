@@ -1,0 +1,9 @@
+use quark::prelude::*;
+
+#[derive(Actor)]
+struct Camera {
+    #[init]
+    frames: u64,
+}
+
+fn main() {}

@@ -1,0 +1,10 @@
+use quark::prelude::*;
+
+#[derive(Actor)]
+#[actor(local)]
+struct Camera;
+
+#[methods]
+impl Camera {}
+
+fn main() {}

@@ -1,0 +1,8 @@
+use quark::prelude::*;
+
+struct Camera;
+
+#[methods]
+impl &Camera {}
+
+fn main() {}

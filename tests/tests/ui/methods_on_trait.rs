@@ -1,0 +1,11 @@
+use quark::prelude::*;
+
+trait Look {}
+
+#[derive(Actor)]
+struct Camera;
+
+#[methods]
+impl Look for Camera {}
+
+fn main() {}

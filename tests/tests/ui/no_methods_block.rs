@@ -1,0 +1,10 @@
+use quark::prelude::*;
+
+#[derive(Actor)]
+struct Camera;
+
+fn host() -> quark::SiloBuilder {
+    Silo::builder().host::<Camera>()
+}
+
+fn main() {}
