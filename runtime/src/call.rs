@@ -240,7 +240,11 @@ fn run_here<A: Actor, M: Method<A>>(
 ) -> Poll<Result<M::Ok, CallError<M::Error>>> {
     slot.touch();
     let deadline = request.deadline();
-    let begun = slot.host.timed(local, M::INDEX, || run_inline(local, slot, message, request, hold));
+    let timing = slot.host.time(local, M::INDEX);
+    let begun = run_inline(local, slot, message, request, hold);
+    if let Some(timing) = timing {
+        timing.end();
+    }
     match begun {
         Inline::Done(reply) => {
             slot.release(hold);

@@ -25,7 +25,7 @@ const INLINE_POLL_MAX: Duration = Duration::from_micros(50);
 
 /// The first polls of a method are all timed, then one in so many.
 const ALWAYS_TIMED: u32 = 8;
-const TIMED_ONE_IN: u32 = 64;
+const TIMED_ONE_IN: u32 = 256;
 
 /// Makes a fresh actor for a key.
 pub(crate) type Factory<A> = Box<dyn Fn(&Key) -> Result<A, HookError> + Send + Sync>;
@@ -45,22 +45,33 @@ pub(crate) struct Host<A: Actor> {
 
 /// How long a method's polls take.
 #[derive(Default)]
-struct MethodSpeed {
+pub(crate) struct MethodSpeed {
     timed: AtomicU32,
     /// Exponentially weighted mean of a poll, in nanoseconds.
     mean_ns: AtomicU32,
     slow: AtomicBool,
 }
 
-impl MethodSpeed {
+/// A poll that is being timed.
+pub(crate) struct Timing<'a> {
+    speed: &'a MethodSpeed,
+    begun: Instant,
+}
+
+impl<'a> Timing<'a> {
     #[cold]
-    fn time<R>(&self, poll: impl FnOnce() -> R) -> R {
-        let begun = Instant::now();
-        let result = poll();
-        self.record(begun.elapsed());
-        result
+    fn begin(speed: &'a MethodSpeed) -> Self {
+        Self { speed, begun: Instant::now() }
     }
 
+    /// The poll is over.
+    #[cold]
+    pub(crate) fn end(self) {
+        self.speed.record(self.begun.elapsed());
+    }
+}
+
+impl MethodSpeed {
     fn record(&self, took: Duration) {
         let took = u32::try_from(took.as_nanos()).unwrap_or(u32::MAX);
         let count = self.timed.fetch_add(1, Ordering::Relaxed);
@@ -155,17 +166,14 @@ impl<A: Actor> Host<A> {
         self.spec.gpu.is_none()
     }
 
-    /// Runs a poll, and times it now and then.
+    /// Begins to time a poll of the method, now and then.
     #[inline(always)]
-    pub(crate) fn timed<R>(&self, local: &Local, method: usize, poll: impl FnOnce() -> R) -> R {
+    pub(crate) fn time(&self, local: &Local, method: usize) -> Option<Timing<'_>> {
         let ticks = local.ticks.get().wrapping_add(1);
         local.ticks.set(ticks);
-        let Some(speed) = self.methods.get(method) else { return poll() };
-        if ticks.is_multiple_of(TIMED_ONE_IN) || speed.timed.load(Ordering::Relaxed) < ALWAYS_TIMED {
-            speed.time(poll)
-        } else {
-            poll()
-        }
+        let speed = self.methods.get(method)?;
+        let due = ticks.is_multiple_of(TIMED_ONE_IN) || speed.timed.load(Ordering::Relaxed) < ALWAYS_TIMED;
+        due.then(|| Timing::begin(speed))
     }
 
     #[inline]

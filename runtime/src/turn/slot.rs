@@ -736,7 +736,14 @@ impl<A: Actor> AnySlot for Slot<A> {
     }
 
     fn timed_poll(&self, turn: &TaskRef) -> Polled {
-        local::with(|local| self.host.timed(local, turn.method_index(), || turn.poll_as_current(local)))
+        local::with(|local| {
+            let timing = self.host.time(local, turn.method_index());
+            let polled = turn.poll_as_current(local);
+            if let Some(timing) = timing {
+                timing.end();
+            }
+            polled
+        })
     }
 
     fn lender_may_run(&self, turn: &TaskRef) -> bool {

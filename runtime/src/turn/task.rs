@@ -503,6 +503,9 @@ where
     let waker = ManuallyDrop::new(unsafe { Waker::from_raw(raw_waker(header)) });
     local.depth.set(local.depth.get() + 1);
     local.current.set(header.as_ptr());
+    // The answer leaves by reference: returned through `catch_unwind` it would be written in words and read back
+    // as a block, which stalls the processor for longer than all the rest takes.
+    let mut answer = None;
     let polled = catch_unwind(AssertUnwindSafe(|| {
         // SAFETY: the caller holds the turn of the method's mode; stage and reply are this thread's. The future
         // is written into the block and never moves from there.
@@ -510,29 +513,31 @@ where
             let actor = <M::Mode as TurnMode<A>>::borrow(slot.actor());
             ptr::write(stage, Stage::Future(run(message, actor, cx)));
             let Stage::Future(future) = &mut *stage else { unreachable!("written just now") };
-            let polled = Pin::new_unchecked(future).poll(&mut Context::from_waker(&waker));
-            if polled.is_ready() {
+            if let Poll::Ready(reply) = Pin::new_unchecked(future).poll(&mut Context::from_waker(&waker)) {
+                answer = Some(reply);
                 // An assignment takes effect even if the drop of the old value panics.
                 *stage = Stage::Over;
             }
-            polled
         }
     }));
     local.current.set(outer);
     local.depth.set(local.depth.get() - 1);
     // SAFETY: the one count that the block was made with.
     let task = TaskRef(header);
-    let ended = match polled {
-        Ok(Poll::Ready(Ok(answer))) => Inline::Done(answer),
-        Ok(Poll::Ready(Err(error))) => Inline::Failed(error),
-        Ok(Poll::Pending) => {
-            let ticket = Ticket(task.clone(), PhantomData);
-            return Inline::Pending(task, ticket);
-        }
-        Err(payload) => Inline::Panicked(task.bury_inline(payload)),
+    if let Err(payload) = polled {
+        let details = task.bury_inline(payload);
+        task.end_inline(local, carries_nothing, Layout::new::<Task<A, M, F, R>>());
+        return Inline::Panicked(details);
+    }
+    let Some(answer) = answer else {
+        let ticket = Ticket(task.clone(), PhantomData);
+        return Inline::Pending(task, ticket);
     };
     task.end_inline(local, carries_nothing, Layout::new::<Task<A, M, F, R>>());
-    ended
+    match answer {
+        Ok(answer) => Inline::Done(answer),
+        Err(error) => Inline::Failed(error),
+    }
 }
 
 impl TaskRef {
