@@ -3,6 +3,7 @@
 //! An error is one line on stderr that says what to do, with exit code 1; wrong usage is clap's message with
 //! exit code 2. A reader that closes the pipe (`quark inventory | head`) is no error.
 
+mod demo;
 mod inventory;
 
 use clap::{Parser, Subcommand};
@@ -23,12 +24,15 @@ struct Cli {
 enum Command {
     /// Shows what this machine has: CPUs, NUMA nodes, memory, GPUs
     Inventory(inventory::Args),
+    /// Runs a demonstration on this machine's devices
+    Demo(demo::Args),
 }
 
 fn main() -> ExitCode {
     quiet_vulkan();
     let outcome = match Cli::parse().command {
         Command::Inventory(args) => inventory::run(&args),
+        Command::Demo(args) => demo::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
