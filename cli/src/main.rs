@@ -4,6 +4,7 @@
 //! exit code 2. A reader that closes the pipe (`quark inventory | head`) is no error.
 
 mod demo;
+mod gpu_check;
 mod inventory;
 
 use clap::{Parser, Subcommand};
@@ -26,6 +27,8 @@ enum Command {
     Inventory(inventory::Args),
     /// Runs a demonstration on this machine's devices
     Demo(demo::Args),
+    /// Checks and measures this machine's GPUs, and reports it in Markdown
+    GpuCheck(gpu_check::Args),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +36,7 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Inventory(args) => inventory::run(&args),
         Command::Demo(args) => demo::run(&args),
+        Command::GpuCheck(args) => gpu_check::run(&args),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
