@@ -3,6 +3,7 @@
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
+use syn::visit_mut::VisitMut;
 use syn::{
     Attribute, Error, FnArg, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr, Pat, Result, ReturnType, Type,
     Visibility,
@@ -22,10 +23,10 @@ pub(crate) fn expand(arguments: &TokenStream, mut block: ItemImpl) -> Result<Tok
     }
     if let Some((_, path, _)) = &block.trait_ {
         let advice = "#[methods] stands on the actor's own block; write `impl Type { … }`";
-        return Err(Error::new(path.span(), advice));
+        return Err(Error::new_spanned(path, advice));
     }
     if !block.generics.params.is_empty() {
-        return Err(Error::new(block.generics.span(), "an actor type cannot be generic"));
+        return Err(Error::new_spanned(&block.generics, "an actor type cannot be generic"));
     }
     let actor = (*block.self_ty).clone();
     let (reference, actor_name) = reference(&actor)?;
@@ -42,7 +43,10 @@ pub(crate) fn expand(arguments: &TokenStream, mut block: ItemImpl) -> Result<Tok
         }
     }
     if let Some(errors) = errors {
-        return Err(errors);
+        return Ok(with_errors(&block, &actor, &errors));
+    }
+    for turn in &mut found.turns {
+        turn.name_actor(&actor);
     }
     let quark = quote!(::quark::macro_support);
     let messages = found.turns.iter().enumerate().map(|(index, turn)| turn.message(index, &actor, &quark));
@@ -73,14 +77,29 @@ pub(crate) fn expand(arguments: &TokenStream, mut block: ItemImpl) -> Result<Tok
     })
 }
 
+/// The block as it stands and an empty interface beside the errors, so that nothing else is reported missing.
+fn with_errors(block: &ItemImpl, actor: &Type, errors: &Error) -> TokenStream {
+    let errors = errors.to_compile_error();
+    quote! {
+        #errors
+
+        #[allow(unreachable_pub, dead_code)]
+        #block
+
+        impl ::quark::macro_support::Methods for #actor {
+            const METHODS: &'static [::quark::macro_support::MethodSpec] = &[];
+        }
+    }
+}
+
 /// `Type` -> `TypeRef`, in the same module, and the type's own name.
 fn reference(actor: &Type) -> Result<(syn::Path, Ident)> {
     let Type::Path(path) = actor else {
-        return Err(Error::new(actor.span(), "#[methods] stands on `impl Type`, where Type derives Actor"));
+        return Err(Error::new_spanned(actor, "#[methods] stands on `impl Type`, where Type derives Actor"));
     };
     let mut path = path.path.clone();
     let Some(last) = path.segments.last_mut() else {
-        return Err(Error::new(actor.span(), "#[methods] stands on a named type"));
+        return Err(Error::new_spanned(actor, "#[methods] stands on a named type"));
     };
     let name = last.ident.clone();
     last.ident = format_ident!("{name}Ref");
@@ -133,7 +152,7 @@ impl Found {
             }
             [mark] if mark.path().is_ident("on_stream") => {
                 let namespace: LitStr = mark.parse_args().map_err(|_| {
-                    Error::new(mark.span(), "write the stream's namespace: #[on_stream(\"cameras/frames\")]")
+                    Error::new_spanned(mark, "write the stream's namespace: #[on_stream(\"cameras/frames\")]")
                 })?;
                 check_namespace(&namespace)?;
                 demand_async(function, "a stream's items arrive in turns")?;
@@ -141,7 +160,7 @@ impl Found {
                 if turn.parameters.len() != 1 {
                     let advice = "an #[on_stream] method takes `&mut self` or `&self`, `cx: &Cx` if it needs it, \
                                   and one item";
-                    return Err(Error::new(function.sig.inputs.span(), advice));
+                    return Err(Error::new_spanned(&function.sig.inputs, advice));
                 }
                 self.streams.push((namespace, self.turns.len()));
                 self.turns.push(turn);
@@ -155,11 +174,11 @@ impl Found {
                 match place.replace(hook) {
                     None => Ok(()),
                     Some(_) => {
-                        Err(Error::new(name.span(), "an actor has one such hook; call the other from it"))
+                        Err(Error::new_spanned(&name, "an actor has one such hook; call the other from it"))
                     }
                 }
             }
-            [_, second, ..] => Err(Error::new(second.span(), "a method is one of hook and stream handler")),
+            [_, second, ..] => Err(Error::new_spanned(second, "a method is one of hook and stream handler")),
         }
     }
 
@@ -225,7 +244,7 @@ fn is_mark(attribute: &Attribute) -> bool {
 fn demand_async(function: &ImplItemFn, why: &str) -> Result<()> {
     match function.sig.asyncness {
         Some(_) => Ok(()),
-        None => Err(Error::new(function.sig.fn_token.span(), format!("{why}: make it `async fn`"))),
+        None => Err(Error::new_spanned(function.sig.fn_token, format!("{why}: make it `async fn`"))),
     }
 }
 
@@ -237,7 +256,7 @@ impl Hook {
         } else {
             "an #[on_activate] method takes `&mut self`, and `cx: &Cx` if it needs it"
         };
-        let error = || Error::new(function.sig.inputs.span(), expected);
+        let error = || Error::new_spanned(&function.sig.inputs, expected);
         let mut inputs = function.sig.inputs.iter();
         if !matches!(inputs.next(), Some(FnArg::Receiver(receiver)) if receiver.mutability.is_some()) {
             return Err(error());
@@ -253,7 +272,7 @@ impl Hook {
         }
         if !matches!(function.sig.output, ReturnType::Type(..)) {
             let advice = "a hook says whether it went well: return `Result<()>`";
-            return Err(Error::new(function.sig.ident.span(), advice));
+            return Err(Error::new_spanned(&function.sig.ident, advice));
         }
         Ok(hook)
     }
@@ -265,7 +284,7 @@ impl Turn {
         if let Some(parameter) = signature.generics.params.first() {
             let advice = "a method of the interface is one message type, so it cannot be generic; \
                           make it private, or name the types and lifetimes";
-            return Err(Error::new(parameter.span(), advice));
+            return Err(Error::new_spanned(parameter, advice));
         }
         let mut inputs = signature.inputs.iter();
         let receiver = match inputs.next() {
@@ -273,32 +292,32 @@ impl Turn {
             _ => {
                 let advice = "a method of the interface takes `&mut self` (an exclusive turn) or `&self` (a \
                               shared one); make it private if it is a helper";
-                return Err(Error::new(signature.ident.span(), advice));
+                return Err(Error::new_spanned(&signature.ident, advice));
             }
         };
         if receiver.reference.is_none() || receiver.colon_token.is_some() {
             let advice = "an actor lends itself to its methods: take `&mut self` or `&self`";
-            return Err(Error::new(receiver.span(), advice));
+            return Err(Error::new_spanned(receiver, advice));
         }
         if let Some((_, Some(lifetime))) = &receiver.reference {
-            return Err(Error::new(lifetime.span(), "leave the lifetime out: `&mut self` or `&self`"));
+            return Err(Error::new_spanned(lifetime, "leave the lifetime out: `&mut self` or `&self`"));
         }
         let (mut parameters, mut cx_at) = (Vec::new(), None);
         for (index, input) in inputs.enumerate() {
             let FnArg::Typed(typed) = input else { continue };
             if is_cx(&typed.ty) {
                 if cx_at.replace(index).is_some() {
-                    return Err(Error::new(typed.span(), "one `cx: &Cx` is enough"));
+                    return Err(Error::new_spanned(typed, "one `cx: &Cx` is enough"));
                 }
                 continue;
             }
-            if let Type::Reference(reference) = &*typed.ty {
+            if let Some(reference) = borrowed(&typed.ty) {
                 let advice = "arguments travel with the call, so they are owned: take a `String` for `&str`, a \
                               `Vec` for a slice, an `Arc` for what is shared";
-                return Err(Error::new(reference.span(), advice));
+                return Err(Error::new_spanned(reference, advice));
             }
             if let Type::ImplTrait(hidden) = &*typed.ty {
-                return Err(Error::new(hidden.span(), "arguments travel with the call: name the type"));
+                return Err(Error::new_spanned(hidden, "arguments travel with the call: name the type"));
             }
             let name = match &*typed.pat {
                 Pat::Ident(name) if name.subpat.is_none() && name.by_ref.is_none() => name.ident.clone(),
@@ -308,12 +327,12 @@ impl Turn {
             parameters.push((name, (*typed.ty).clone()));
         }
         if let ReturnType::Type(_, output) = &signature.output {
-            if let Type::Reference(reference) = &**output {
+            if let Some(reference) = borrowed(output) {
                 let advice = "an answer travels to its caller, so it is owned: return a clone or an `Arc`";
-                return Err(Error::new(reference.span(), advice));
+                return Err(Error::new_spanned(reference, advice));
             }
             if let Type::ImplTrait(hidden) = &**output {
-                return Err(Error::new(hidden.span(), "an answer travels to its caller: name the type"));
+                return Err(Error::new_spanned(hidden, "an answer travels to its caller: name the type"));
             }
         }
         let name = signature.ident.clone();
@@ -333,6 +352,14 @@ impl Turn {
             cx_at,
             output: signature.output.clone(),
         })
+    }
+
+    fn name_actor(&mut self, actor: &Type) {
+        let mut self_is = SelfIs(actor);
+        for (_, parameter) in &mut self.parameters {
+            self_is.visit_type_mut(parameter);
+        }
+        self_is.visit_return_type_mut(&mut self.output);
     }
 
     /// The answer's success and error types.
@@ -366,8 +393,19 @@ impl Turn {
             arguments.insert(at, quote!(cx));
         }
         let call = quote_spanned!(name.span() => actor.#name(#(#arguments),*).await);
+        // Says which method asks for it, before the turn's own bounds do so less plainly.
+        let sync = (!self.exclusive).then(|| {
+            quote_spanned! { name.span() =>
+                const _: fn() = || {
+                    fn a_shared_method_needs_a_sync_actor<A: ::core::marker::Sync>() {}
+                    a_shared_method_needs_a_sync_actor::<#actor>();
+                };
+            }
+        });
         let body = if self.returns_result() { call } else { quote!(::core::result::Result::Ok(#call)) };
         quote! {
+            #sync
+
             pub struct #message { #(#fields),* }
 
             #[automatically_derived]
@@ -399,6 +437,27 @@ impl Turn {
             pub fn #name(&self, #(#inputs),*) -> #quark::Call<'_, #actor, #message> {
                 self.0.call(#message { #(#names),* })
             }
+        }
+    }
+}
+
+/// A reference that ends: `&'static` is as good as owned.
+fn borrowed(candidate: &Type) -> Option<&syn::TypeReference> {
+    let Type::Reference(reference) = candidate else { return None };
+    let forever = reference.lifetime.as_ref().is_some_and(|lifetime| lifetime.ident == "static");
+    (!forever).then_some(reference)
+}
+
+/// Writes the actor's own type for `Self`, which means the message once it stands there.
+struct SelfIs<'a>(&'a Type);
+
+impl VisitMut for SelfIs<'_> {
+    fn visit_type_mut(&mut self, visited: &mut Type) {
+        match visited {
+            Type::Path(path) if path.qself.is_none() && path.path.is_ident("Self") => {
+                *visited = self.0.clone()
+            }
+            other => syn::visit_mut::visit_type_mut(self, other),
         }
     }
 }

@@ -43,7 +43,13 @@ pub(crate) fn start<A: Actor>(mut resident: Resident<A>) {
     }
     let lanes = host.services.lanes.handle.clone();
     lanes.spawn(async move {
-        match make(&mut resident).await {
+        let mut stopped = host.services.stop_signal.subscribe();
+        let made = tokio::select! {
+            biased;
+            _ = stopped.wait_for(|stopped| *stopped) => Err(ActivationCause::Stopping),
+            made = make(&mut resident) => made,
+        };
+        match made {
             Ok(executor) => resident.settle_active(executor),
             Err(cause) => fail(resident, cause),
         }
@@ -104,9 +110,15 @@ async fn make<A: Actor>(resident: &mut Resident<A>) -> Result<Option<Arc<Executo
     }
     let cx = Cx::of_hook(resident.slot.clone());
     let limit = host.spec.activation_limit;
+    let begun = host.services.clock.now();
     let Some(actor) = resident.actor() else { return Err(ActivationCause::Stopping) };
     match timeout(limit, contained(actor.on_activate(&cx))).await {
-        Ok(Ok(Ok(()))) => Ok(executor),
+        Ok(Ok(Ok(()))) => {
+            if let Ok(lease) = cx.device() {
+                lease.set_reload_cost(host.services.clock.now().saturating_sub(begun));
+            }
+            Ok(executor)
+        }
         Ok(Ok(Err(error))) => Err(ActivationCause::Failed(error)),
         Ok(Err(panic)) => Err(ActivationCause::Panicked(panic)),
         Err(_) => Err(ActivationCause::TimedOut(limit)),
@@ -146,6 +158,7 @@ async fn lease<A: Actor>(resident: &Resident<A>, need: &GpuNeed) -> Result<Devic
 /// Asks the cheapest idle owners of a full device to give their memory back. False if nobody can.
 fn evict<A: Actor>(resident: &Resident<A>, lacks: &NoDevice) -> bool {
     let services = &resident.slot.host.services;
+    let _busy = services.tenants.pin_busy();
     lacks.full_devices().any(|device| {
         let victims = services.devices.victims(device, lacks.need.vram);
         victims.into_iter().filter(|&lease| services.tenants.evict(lease)).count() > 0

@@ -205,8 +205,8 @@ fn begin_slowly<A: Actor, M: Method<A>>(
             return run_here(local, slot, message, request, hold, waiting);
         }
         if slot.host.activates_instantly() && slot.word.snapshot().phase() == Phase::Vacant {
-            match activate_here(slot) {
-                Some(Ok(())) => return run_here(local, slot, message, request, Hold::Exclusive, waiting),
+            match activate_here(slot, <M::Mode as TurnMode<A>>::EXCLUSIVE) {
+                Some(Ok(hold)) => return run_here(local, slot, message, request, hold, waiting),
                 Some(Err(failure)) => return Poll::Ready(Err(failure.widen())),
                 None => {}
             }
@@ -279,7 +279,7 @@ fn wait<A: Actor, M: Method<A>>(
 
 /// Makes the actor on the spot. `None` if somebody else is about to.
 #[cold]
-fn activate_here<A: Actor>(slot: &Arc<Slot<A>>) -> Option<Result<(), Failure>> {
+fn activate_here<A: Actor>(slot: &Arc<Slot<A>>, exclusive: bool) -> Option<Result<Hold, Failure>> {
     if slot.host.is_draining() {
         return Some(Err(CallError::Draining(Box::new(slot.actor_id()))));
     }
@@ -288,10 +288,7 @@ fn activate_here<A: Actor>(slot: &Arc<Slot<A>>) -> Option<Result<(), Failure>> {
     }
     slot.host.services.activation_begins();
     Some(match slot.host.create(&slot.key) {
-        Ok(actor) => {
-            slot.fill_instant(actor);
-            Ok(())
-        }
+        Ok(actor) => Ok(slot.fill_instant(actor, exclusive)),
         Err(cause) => {
             let error = Arc::new(slot.host.activation_error(&slot.key, cause));
             slot.abandon_instant(&error);

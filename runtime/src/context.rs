@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::Future;
+use std::future::IntoFuture;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -108,8 +108,12 @@ impl Cx {
     /// chain that then still wait for it end in [`CallError::Deadlock`](crate::CallError::Deadlock).
     ///
     /// Await it in the method itself: inside a future that is boxed apart it lends nothing.
-    pub fn lend<'a, A: Send + 'static, F: Future>(&'a self, actor: &'a mut A, future: F) -> Lend<'a, F> {
-        Lend::new(self, actor, future)
+    pub fn lend<'a, A, F>(&'a self, actor: &'a mut A, future: F) -> Lend<'a, F::IntoFuture>
+    where
+        A: Send + 'static,
+        F: IntoFuture,
+    {
+        Lend::new(self, actor, future.into_future())
     }
 
     /// Asks for this actor's deactivation as soon as no turn runs on it. Messages that wait begin the next one.

@@ -11,7 +11,7 @@ use quark_predictive::Score;
 
 use crate::actor::{Actor, ToKey};
 use crate::actor_ref::ActorRef;
-use crate::host::{AnyHost, Host, Hosted};
+use crate::host::{AnyHost, Hosted};
 use crate::services::Services;
 use crate::streams::PublishError;
 
@@ -34,9 +34,8 @@ impl Hosts {
         self.all().find(|host| host.name() == name)
     }
 
-    fn of<A: Actor>(&self) -> Option<&Arc<Host<A>>> {
-        let host = self.by_type.get(&TypeId::of::<A>())?;
-        host.as_any().downcast_ref::<Hosted<A>>().map(|hosted| &hosted.0)
+    fn of<A: Actor>(&self) -> Option<&Hosted<A>> {
+        self.by_type.get(&TypeId::of::<A>())?.as_any().downcast_ref::<Hosted<A>>()
     }
 
     /// Lets a prewarmed actor go that nobody called.
@@ -100,9 +99,12 @@ impl Grid {
 
     /// Tells the predictors of an event and begins what they ask for. True if any of them listens.
     fn announce(&self, services: &Services, stream: &StreamId) -> bool {
-        for prewarm in services.prewarmer.on_event(stream.namespace(), stream.key()) {
-            if let Some(host) = self.hosts.named(prewarm.actor.actor_type) {
-                host.prewarm(&prewarm.actor.key);
+        let is_active = |actor: &ActorId| {
+            self.hosts.named(actor.actor_type).is_some_and(|host| host.watch_if_active(&actor.key))
+        };
+        for actor in services.prewarmer.on_event(stream.namespace(), stream.key(), is_active) {
+            if let Some(host) = self.hosts.named(actor.actor_type) {
+                host.prewarm(&actor.key);
             }
         }
         services.prewarmer.watches(stream.namespace())

@@ -33,7 +33,6 @@ pub(crate) type Factory<A> = Box<dyn Fn(&Key) -> Result<A, HookError> + Send + S
 /// One actor type on one silo.
 pub(crate) struct Host<A: Actor> {
     pub(crate) spec: ActorSpec,
-    slots: HashMap<Key, Arc<Slot<A>>>,
     factory: Factory<A>,
     methods: Box<[MethodSpeed]>,
     pub(crate) services: Arc<Services>,
@@ -93,7 +92,6 @@ impl<A: Actor> Host<A> {
     pub(crate) fn new(services: Arc<Services>, hosts: Weak<Hosts>, factory: Factory<A>) -> Arc<Self> {
         Arc::new(Self {
             spec: A::SPEC,
-            slots: HashMap::new(),
             factory,
             methods: A::METHODS.iter().map(|_| MethodSpeed::default()).collect(),
             services,
@@ -101,39 +99,6 @@ impl<A: Actor> Host<A> {
             space: Notify::new(),
             space_waiters: AtomicUsize::new(0),
         })
-    }
-
-    /// The slot of `key`, made if it is not there.
-    pub(crate) fn slot(self: &Arc<Self>, key: &str) -> Arc<Slot<A>> {
-        loop {
-            let found = self.slots.pin().get(key).cloned();
-            let slot = found.unwrap_or_else(|| {
-                let key = Key::from(key);
-                let slots = self.slots.pin();
-                slots.get_or_insert_with(key.clone(), || Slot::new(key, self.clone())).clone()
-            });
-            // Pairs with the fence in `forget`: either it sees this reference, or this sees the slot retired.
-            fence(Ordering::SeqCst);
-            if slot.word.snapshot().phase() != Phase::Retired {
-                return slot;
-            }
-            std::hint::spin_loop();
-        }
-    }
-
-    /// Takes a vacant slot out of the catalog if nobody refers to it.
-    pub(crate) fn forget(&self, slot: &Arc<Slot<A>>) {
-        // The catalog and the caller.
-        const OWN: usize = 2;
-        if Arc::strong_count(slot) != OWN || !slot.word.retire() {
-            return;
-        }
-        fence(Ordering::SeqCst);
-        if Arc::strong_count(slot) == OWN {
-            self.slots.pin().remove(&slot.key);
-        } else {
-            slot.word.settle(Phase::Vacant);
-        }
     }
 
     /// A fresh actor.
@@ -226,6 +191,8 @@ impl<A: Actor> Host<A> {
 pub(crate) trait AnyHost: Send + Sync + 'static {
     fn as_any(&self) -> &dyn Any;
     fn name(&self) -> &'static str;
+    /// If `key` is active by an earlier message, asks to hear of its next one. False if it is not.
+    fn watch_if_active(&self, key: &Key) -> bool;
     /// Activates `key` ahead of its first message, and watches for that message.
     fn prewarm(&self, key: &Key);
     /// Lets a prewarmed actor go that nobody called.
@@ -234,8 +201,8 @@ pub(crate) trait AnyHost: Send + Sync + 'static {
     fn sweep(&self, tick: u32);
     /// Deactivates everything.
     fn close_all(&self, why: DeactivationReason);
-    /// Ends every turn that is under way.
-    fn abort_all(&self);
+    /// Refuses what waits and ends every turn that is under way.
+    fn stop_all(&self);
     /// Forgets every slot; only when the silo is gone.
     fn clear(&self);
     /// How many actors are active.
@@ -244,8 +211,53 @@ pub(crate) trait AnyHost: Send + Sync + 'static {
     fn queued(&self) -> u64;
 }
 
-/// An [`AnyHost`] needs to make `Arc`s of itself.
-pub(crate) struct Hosted<A: Actor>(pub(crate) Arc<Host<A>>);
+/// An actor type's host and its slots. Slots refer to their host, and nothing of theirs refers back here, so
+/// that a silo which is gone leaves nothing behind.
+pub(crate) struct Hosted<A: Actor> {
+    host: Arc<Host<A>>,
+    slots: HashMap<Key, Arc<Slot<A>>>,
+}
+
+impl<A: Actor> Hosted<A> {
+    pub(crate) fn new(host: Arc<Host<A>>) -> Arc<Self> {
+        Arc::new(Self { host, slots: HashMap::new() })
+    }
+
+    /// The slot of `key`, made if it is not there.
+    pub(crate) fn slot(&self, key: &str) -> Arc<Slot<A>> {
+        loop {
+            let found = self.slots.pin().get(key).cloned();
+            let slot = found.unwrap_or_else(|| {
+                let key = Key::from(key);
+                let slots = self.slots.pin();
+                slots.get_or_insert_with(key.clone(), || Slot::new(key, self.host.clone())).clone()
+            });
+            // Pairs with the fence in `forget`: either it sees this reference, or this sees the slot retired.
+            fence(Ordering::SeqCst);
+            if slot.word.snapshot().phase() != Phase::Retired {
+                return slot;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Takes a vacant slot out of the catalog if nobody refers to it.
+    fn forget(&self, slot: &Arc<Slot<A>>) {
+        // The catalog and the caller.
+        const OWN: usize = 2;
+        if Arc::strong_count(slot) != OWN || !slot.word.retire() {
+            return;
+        }
+        fence(Ordering::SeqCst);
+        if Arc::strong_count(slot) == OWN {
+            self.slots.pin().remove(&slot.key);
+        } else {
+            if slot.word.settle_vacant().has_queued() {
+                slot.activate_if_vacant();
+            }
+        }
+    }
+}
 
 impl<A: Actor> AnyHost for Hosted<A> {
     fn as_any(&self) -> &dyn Any {
@@ -253,60 +265,72 @@ impl<A: Actor> AnyHost for Hosted<A> {
     }
 
     fn name(&self) -> &'static str {
-        self.0.spec.name
+        self.host.spec.name
+    }
+
+    fn watch_if_active(&self, key: &Key) -> bool {
+        let found = self.slots.pin().get(key.as_str()).cloned();
+        let active = found.filter(|slot| {
+            let seen = slot.word.snapshot();
+            seen.phase() == Phase::Active && !seen.is_watched()
+        });
+        active.is_some_and(|slot| {
+            slot.word.watch();
+            true
+        })
     }
 
     fn prewarm(&self, key: &Key) {
-        let slot = self.0.slot(key.as_str());
+        let slot = self.slot(key.as_str());
         slot.word.watch();
         slot.touch();
         slot.activate_if_vacant();
     }
 
     fn end_prewarm(&self, key: &Key) {
-        let found = self.0.slots.pin().get(key.as_str()).cloned();
+        let found = self.slots.pin().get(key.as_str()).cloned();
         if let Some(slot) = found.filter(|slot| slot.word.snapshot().is_watched()) {
             slot.request_deactivation(DeactivationReason::PrewarmExpired);
         }
     }
 
     fn sweep(&self, tick: u32) {
-        let idle = (self.0.spec.idle.as_millis() / TICK.as_millis()).clamp(1, u32::MAX.into()) as u32;
-        for (_, slot) in self.0.slots.pin().iter() {
+        let idle = (self.host.spec.idle.as_millis() / TICK.as_millis()).clamp(1, u32::MAX.into()) as u32;
+        for (_, slot) in self.slots.pin().iter() {
             let seen = slot.word.snapshot();
             let unused = tick.wrapping_sub(slot.last_used.load(Ordering::Relaxed)) >= idle;
             match seen.phase() {
                 Phase::Active if unused && !seen.has_writer() && seen.readers() == 0 => {
                     slot.request_deactivation(DeactivationReason::Idle);
                 }
-                Phase::Vacant => self.0.forget(&slot.clone()),
+                Phase::Vacant => self.forget(&slot.clone()),
                 _ => {}
             }
         }
     }
 
     fn close_all(&self, why: DeactivationReason) {
-        for (_, slot) in self.0.slots.pin().iter() {
+        for (_, slot) in self.slots.pin().iter() {
             slot.request_deactivation(why);
         }
     }
 
-    fn abort_all(&self) {
-        for (_, slot) in self.0.slots.pin().iter() {
-            slot.abort_turns();
+    fn stop_all(&self) {
+        for (_, slot) in self.slots.pin().iter() {
+            slot.stop();
         }
     }
 
     fn clear(&self) {
-        self.0.slots.pin().clear();
+        self.slots.pin().clear();
     }
 
     fn active(&self) -> usize {
-        self.0.slots.pin().values().filter(|slot| slot.word.snapshot().phase() == Phase::Active).count()
+        self.slots.pin().values().filter(|slot| slot.word.snapshot().phase() == Phase::Active).count()
     }
 
     fn queued(&self) -> u64 {
-        self.0.slots.pin().values().map(|slot| u64::from(slot.queued())).sum()
+        self.slots.pin().values().map(|slot| u64::from(slot.queued())).sum()
     }
 }
 

@@ -31,11 +31,6 @@ struct Watch {
     predictor: RulePredictor<Key>,
 }
 
-/// What to do after a stream event: activate this actor ahead of its message, or hear of its next call.
-pub(crate) struct Prewarm {
-    pub(crate) actor: ActorId,
-}
-
 impl Prewarmer {
     pub(crate) fn new(
         clock: Arc<dyn Clock>,
@@ -68,8 +63,14 @@ impl Prewarmer {
         self.enabled && self.state.lock().by_stream.contains_key(namespace)
     }
 
-    /// Takes in an event on `namespace` with `key`; gives the actors to warm now.
-    pub(crate) fn on_event(&self, namespace: &str, key: &Key) -> Vec<Prewarm> {
+    /// Takes in an event on `namespace` with `key`; gives the actors to warm now. Those that `is_active` need no
+    /// warming and hold no budget; their next message tells whether the rule held.
+    pub(crate) fn on_event(
+        &self,
+        namespace: &str,
+        key: &Key,
+        is_active: impl Fn(&ActorId) -> bool,
+    ) -> Vec<ActorId> {
         if !self.enabled {
             return Vec::new();
         }
@@ -81,6 +82,9 @@ impl Prewarmer {
             let Watch { actor_type, bytes, predictor } = &mut rules[index];
             let Some(forecast) = predictor.observe(namespace, key, now) else { continue };
             let actor = ActorId { actor_type, key: forecast.key.clone() };
+            if is_active(&actor) {
+                continue;
+            }
             let forecast = quark_predictive::Forecast {
                 key: actor.clone(),
                 expected_at: forecast.expected_at,
@@ -90,7 +94,7 @@ impl Prewarmer {
                 expires_at: forecast.expires_at,
             };
             match planner.decide(&forecast, *bytes, now) {
-                Decision::Prewarm { .. } => warm.push(Prewarm { actor }),
+                Decision::Prewarm { .. } => warm.push(actor),
                 Decision::Skip(reason) => tracing::debug!(%actor, %reason, "not prewarmed"),
             }
         }

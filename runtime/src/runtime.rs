@@ -14,7 +14,7 @@ use quark_devices::pool::{DevicePool, PoolOptions};
 use quark_placement::Api;
 use quark_predictive::{PrewarmBudget, RuleError};
 use tokio::runtime::{Builder, Handle, Runtime as TokioRuntime};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -120,10 +120,10 @@ impl RuntimeBuilder {
         factory: impl Fn(&Key) -> Result<A, HookError> + Send + Sync + 'static,
     ) -> Self {
         let make: HostMaker = Box::new(|services, hosts| {
-            let host = Host::<A>::new(services, hosts, Box::new(factory));
-            let mut subscriptions = Subscriptions::new(host.clone());
+            let hosted = Hosted::new(Host::<A>::new(services, hosts, Box::new(factory)));
+            let mut subscriptions = Subscriptions::new(Arc::downgrade(&hosted));
             A::subscribe(&mut subscriptions);
-            (Arc::new(Hosted(host)), subscriptions.into_found())
+            (hosted, subscriptions.into_found())
         });
         self.types.push((TypeId::of::<A>(), A::SPEC, make));
         self
@@ -173,6 +173,8 @@ impl RuntimeBuilder {
             tick: AtomicU32::new(Services::tick_of(self.clock.now())),
             clock: self.clock,
             draining: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            stop_signal: watch::Sender::new(false),
             activations: AtomicUsize::new(0),
             ended: Notify::new(),
             nodes,
@@ -364,14 +366,21 @@ impl Runtime {
         self.services.draining.store(true, Ordering::SeqCst);
         let drained = timeout(patience, self.quiet()).await.is_ok();
         if !drained {
-            for host in self.hosts.all() {
-                host.abort_all();
-            }
+            self.stop_all();
             // What does not even end when told to is stuck in a poll, and nothing can end that.
             let ended = timeout(ABORT_PATIENCE, self.quiet()).await.is_ok();
             tracing::warn!(ended, "turns were still running when the silo stopped");
         }
         Shutdown { drained }
+    }
+
+    /// Nothing begins any more; what waits is refused, what runs is ended.
+    fn stop_all(&self) {
+        self.services.stopped.store(true, Ordering::SeqCst);
+        self.services.stop_signal.send_replace(true);
+        for host in self.hosts.all() {
+            host.stop_all();
+        }
     }
 
     async fn quiet(&self) {
@@ -399,7 +408,9 @@ impl Drop for Runtime {
         self.sweeper.abort();
         for host in self.hosts.all() {
             host.close_all(DeactivationReason::Shutdown);
-            host.abort_all();
+        }
+        self.stop_all();
+        for host in self.hosts.all() {
             host.clear();
         }
         for executor in self.services.executors() {

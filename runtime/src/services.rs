@@ -8,10 +8,11 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use quark_base::{Clock, Key, SiloId};
 use quark_devices::inventory::DeviceId;
+use quark_devices::lease::TurnPin;
 use quark_devices::ledger::LeaseId;
 use quark_devices::pool::DevicePool;
 use tokio::runtime::{Handle, Runtime as TokioRuntime};
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::actor::DeactivationReason;
 use crate::prewarm::Prewarmer;
@@ -31,6 +32,10 @@ pub(crate) struct Services {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) tick: AtomicU32,
     pub(crate) draining: AtomicBool,
+    /// The silo has stopped: nothing begins any more.
+    pub(crate) stopped: AtomicBool,
+    /// The same, for activations under way, which are given up.
+    pub(crate) stop_signal: watch::Sender<bool>,
     /// Activations that exist, in whatever phase but vacant.
     pub(crate) activations: AtomicUsize,
     /// Told whenever an activation ends.
@@ -57,6 +62,10 @@ impl Services {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn has_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
     }
 
     /// The node that an actor without a device lives on: always the same one, so that its memory is local.
@@ -122,6 +131,13 @@ impl Tenants {
 
     pub(crate) fn leave(&self, lease: LeaseId) {
         self.0.lock().remove(&lease);
+    }
+
+    /// Keeps the leases of those who run a turn from being chosen, for as long as the result lives.
+    pub(crate) fn pin_busy(&self) -> Vec<TurnPin> {
+        let slots: Vec<_> = self.0.lock().values().filter_map(Weak::upgrade).collect();
+        let busy = slots.iter().filter(|slot| !slot.is_idle());
+        busy.filter_map(|slot| slot.device().ok()?.pin().ok()).collect()
     }
 
     /// Asks the holder of `lease` to deactivate. False if it is running a turn, or gone.

@@ -8,14 +8,14 @@ use std::any::{Any, TypeId, type_name};
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
-use quark_base::{Fault, Key, Outcome, Retry, StreamId};
+use quark_base::{ActorId, Fault, Key, Outcome, Retry, StreamId};
 
 use crate::actor::{Actor, Method};
 use crate::context::Request;
-use crate::error::Failure;
-use crate::host::Host;
+use crate::error::{CallError, Failure};
+use crate::host::Hosted;
 use crate::turn::Blocked;
 use crate::turn::task;
 
@@ -30,7 +30,7 @@ trait Subscriber<T>: Send + Sync {
 
 /// The implicit subscriptions of one actor type, collected from its `#[on_stream]` methods.
 pub struct Subscriptions<A: Actor> {
-    host: Arc<Host<A>>,
+    host: Weak<Hosted<A>>,
     found: Vec<Subscription>,
 }
 
@@ -44,12 +44,12 @@ struct Subscription {
 }
 
 struct Implicit<A: Actor, T, M> {
-    host: Arc<Host<A>>,
+    host: Weak<Hosted<A>>,
     message: fn(T) -> M,
 }
 
 impl<A: Actor> Subscriptions<A> {
-    pub(crate) fn new(host: Arc<Host<A>>) -> Self {
+    pub(crate) fn new(host: Weak<Hosted<A>>) -> Self {
         Self { host, found: Vec::new() }
     }
 
@@ -68,7 +68,11 @@ impl<A: Actor> Subscriptions<A> {
 
 impl<A: Actor, T: Send + 'static, M: Method<A>> Subscriber<T> for Implicit<A, T, M> {
     fn deliver(&self, key: &Key, item: T) -> Result<Option<Waiting>, Failure> {
-        let slot = self.host.slot(key.as_str());
+        let Some(host) = self.host.upgrade() else {
+            let actor = ActorId { actor_type: A::SPEC.name, key: key.clone() };
+            return Err(CallError::Draining(Box::new(actor)));
+        };
+        let slot = host.slot(key.as_str());
         slot.touch();
         slot.report_demand();
         let (turn, _) = task::queued::<A, M>(&slot, (self.message)(item), Request::default(), true);

@@ -5,6 +5,7 @@
 //! the silo was started on; the others have one of their own, whose threads are pinned near a NUMA node or GPU.
 
 use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::task::{Context, Poll, Waker};
@@ -33,6 +34,8 @@ pub(crate) struct Executor {
     queue: SegQueue<Item>,
     workers: Box<[Worker]>,
     parked: AtomicUsize,
+    /// Workers that are still there. Without one, whoever brings an item ends it.
+    live: AtomicUsize,
     closed: AtomicBool,
     home: runtime::Id,
     handle: Handle,
@@ -44,6 +47,26 @@ struct Worker {
     parked: AtomicBool,
 }
 
+/// A worker's time at work. It ends with the worker, also when tokio ends that by itself.
+struct Shift(Arc<Executor>);
+
+impl Drop for Shift {
+    fn drop(&mut self) {
+        let last = self.0.live.fetch_sub(1, Ordering::SeqCst) == 1;
+        fence(Ordering::SeqCst);
+        if last {
+            self.0.end_items();
+        }
+    }
+}
+
+/// Turns contain their own panics; should one get through all the same, it costs no worker.
+fn contained(run: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
+        tracing::error!(panic = %crate::turn::task::panic_message(payload), "a panic reached an executor");
+    }
+}
+
 impl Executor {
     /// Serves items on the runtime behind `handle` until [`close`](Self::close).
     pub(crate) fn start(handle: Handle) -> Arc<Self> {
@@ -52,13 +75,14 @@ impl Executor {
             queue: SegQueue::new(),
             workers: (0..workers).map(|_| Worker::default()).collect(),
             parked: AtomicUsize::new(0),
+            live: AtomicUsize::new(workers),
             closed: AtomicBool::new(false),
             home: handle.id(),
             handle: handle.clone(),
         });
         for index in 0..workers {
-            let executor = executor.clone();
-            handle.spawn(async move { poll_fn(|cx| executor.serve(index, cx)).await });
+            let shift = Shift(executor.clone());
+            handle.spawn(async move { poll_fn(|cx| shift.0.serve(index, cx)).await });
         }
         executor
     }
@@ -88,6 +112,23 @@ impl Executor {
         fence(Ordering::SeqCst);
         if self.parked.load(Ordering::Relaxed) != 0 {
             self.unpark_one();
+        }
+        if self.live.load(Ordering::Relaxed) == 0 {
+            self.end_items();
+        }
+    }
+
+    /// Ends what is left when nobody will run it any more: its callers hear that the silo has stopped.
+    #[cold]
+    fn end_items(&self) {
+        while let Some(item) = self.queue.pop() {
+            contained(|| match item {
+                Item::Slot(slot) => slot.stop(),
+                Item::Turn(turn) => {
+                    turn.abort_unless_woken();
+                    crate::turn::slot::run_scheduled(turn);
+                }
+            });
         }
     }
 
@@ -119,8 +160,8 @@ impl Executor {
         }
         for _ in 0..ITEMS_PER_VISIT {
             match self.queue.pop() {
-                Some(Item::Slot(slot)) => slot.drain(),
-                Some(Item::Turn(turn)) => crate::turn::slot::run_scheduled(turn),
+                Some(Item::Slot(slot)) => contained(|| slot.drain()),
+                Some(Item::Turn(turn)) => contained(|| crate::turn::slot::run_scheduled(turn)),
                 None if self.closed.load(Ordering::SeqCst) => return Poll::Ready(()),
                 None => {
                     *worker.waker.lock() = Some(cx.waker().clone());

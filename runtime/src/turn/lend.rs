@@ -10,7 +10,7 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
-use std::marker::PhantomData;
+use std::marker::{PhantomData, PhantomPinned};
 use std::pin::Pin;
 use std::ptr;
 use std::sync::atomic::Ordering;
@@ -121,7 +121,8 @@ pub struct Lend<'a, F> {
     actor: ActorAddress,
     state: State,
     future: F,
-    borrow: PhantomData<&'a mut ()>,
+    /// The actor's borrow; and not `Unpin`, since what was polled must not be forgotten (the third rule).
+    borrow: PhantomData<(&'a mut (), PhantomPinned)>,
 }
 
 enum State {
@@ -133,13 +134,8 @@ enum State {
 
 impl<'a, F> Lend<'a, F> {
     pub(crate) fn new<A: 'static>(cx: &'a Cx, actor: &'a mut A, future: F) -> Self {
-        Self {
-            cx,
-            actor: ActorAddress::of(ptr::from_mut(actor)),
-            state: State::New,
-            future,
-            borrow: PhantomData,
-        }
+        let actor = ActorAddress::of(ptr::from_mut(actor));
+        Self { cx, actor, state: State::New, future, borrow: PhantomData }
     }
 }
 

@@ -116,8 +116,10 @@ struct FreeList {
 
 impl Pool {
     const fn new() -> Self {
-        const EMPTY: FreeList = FreeList { head: Cell::new(ptr::null_mut()), length: Cell::new(0) };
-        Self { lists: [EMPTY; CLASSES.len()] }
+        Self {
+            lists: [const { FreeList { head: Cell::new(ptr::null_mut()), length: Cell::new(0) } };
+                CLASSES.len()],
+        }
     }
 
     /// Memory for `layout`. The caller owes it back to [`free`](Self::free), on any thread, with that layout.

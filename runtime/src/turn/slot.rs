@@ -122,6 +122,8 @@ pub(crate) trait AnySlot: Send + Sync + 'static {
     /// Whether it is active and no turn runs.
     fn is_idle(&self) -> bool;
     fn grid(&self) -> Grid;
+    /// The silo has stopped: refuses what waits, and asks what runs to end.
+    fn stop(&self);
     /// Asks for deactivation as soon as no turn runs.
     fn request_deactivation(&self, why: DeactivationReason);
 }
@@ -391,9 +393,10 @@ impl<A: Actor> Slot<A> {
         if seen.has_writer() || seen.readers() > 0 {
             match self.comes_back(&turn, &mut mailbox) {
                 ComesBack::No => {}
-                ComesBack::Reenters if self.word.take_shared() => {
+                ComesBack::Reenters if self.word.reenter_shared() => {
                     drop(mailbox);
-                    return Ok(self.begin_taken(turn, Hold::Shared));
+                    self.begin_taken(turn, Hold::Shared);
+                    return Ok(());
                 }
                 ComesBack::Reenters => {}
                 ComesBack::Lent { begin } => {
@@ -410,7 +413,7 @@ impl<A: Actor> Slot<A> {
                 }
             }
         }
-        if seen.phase() == Phase::Vacant && self.host.is_draining() {
+        if self.host.services.has_stopped() || (seen.phase() == Phase::Vacant && self.host.is_draining()) {
             return Err(Blocked::Failed(CallError::Draining(Box::new(self.actor_id()))));
         }
         if mailbox.length >= self.host.mailbox_capacity() {
@@ -454,10 +457,13 @@ impl<A: Actor> Slot<A> {
 
     /// Writes the actor of an activation that needs to wait for nothing. The caller holds `begin_instant`.
     #[inline]
-    pub(crate) fn fill_instant(&self, actor: A) {
+    pub(crate) fn fill_instant(&self, actor: A, exclusive: bool) -> Hold {
         // SAFETY: `begin_instant` gave this thread the vacant slot.
         unsafe { (*self.actor.get()).write(actor) };
-        self.word.finish_instant();
+        if self.word.finish_instant(exclusive) {
+            self.schedule();
+        }
+        if exclusive { Hold::Exclusive } else { Hold::Shared }
     }
 
     /// The constructor of an instant activation failed: the slot is vacant again, and whoever waits hears of it.
@@ -537,8 +543,9 @@ impl<A: Actor> Slot<A> {
     }
 
     fn detach(&self, turn: &TaskRef) {
-        let index = turn.pending_index().swap(u32::MAX, Ordering::Relaxed) as usize;
         let mut mailbox = self.mailbox.lock();
+        // Read under the lock: another turn's end may move this one.
+        let index = turn.pending_index().swap(u32::MAX, Ordering::Relaxed) as usize;
         let Some(extra) = mailbox.extra.as_mut().filter(|extra| index < extra.pending.len()) else { return };
         let gone = extra.pending.swap_remove(index);
         if let Some(moved) = extra.pending.get(index) {
@@ -614,7 +621,6 @@ impl<A: Actor> Slot<A> {
                 }
             }
         }
-        self.host.note_space();
         self.let_go(Hold::Exclusive);
         // The last caller is woken when the actor is free again, so that its next call may run inline.
         if let Some(over) = last {
@@ -623,7 +629,11 @@ impl<A: Actor> Slot<A> {
     }
 
     fn pop(&self, mailbox: &mut Mailbox) -> Option<TaskRef> {
+        let was_full = mailbox.length >= self.host.mailbox_capacity();
         let first = mailbox.pop();
+        if was_full {
+            self.host.note_space();
+        }
         if mailbox.length == 0 {
             self.word.clear_queued();
         }
@@ -641,7 +651,7 @@ impl<A: Actor> Slot<A> {
     }
 
     /// Asks every turn that has begun to end.
-    pub(crate) fn abort_turns(&self) {
+    fn abort_turns(&self) {
         let pending =
             self.mailbox.lock().extra.as_ref().map(|extra| extra.pending.clone()).unwrap_or_default();
         for turn in pending {
@@ -713,7 +723,6 @@ impl<A: Actor> AnySlot for Slot<A> {
                 Some(_) => return,
             }
         }
-        self.host.note_space();
         if self.word.snapshot().has_queued() && self.word.schedule() {
             self.schedule();
         }
@@ -790,10 +799,28 @@ impl<A: Actor> AnySlot for Slot<A> {
     }
 
     fn request_deactivation(&self, why: DeactivationReason) {
-        self.mailbox.lock().extra().close_reason.get_or_insert(why);
-        if self.word.request_close() {
+        let mut mailbox = self.mailbox.lock();
+        // Under the lock, so that whoever finds the request finds its reason.
+        let Some(needs_executor) = self.word.request_close() else { return };
+        let reason = &mut mailbox.extra().close_reason;
+        if why == DeactivationReason::Panicked {
+            // Stronger than any other: the torn actor's own code must not run again.
+            *reason = Some(why);
+        } else {
+            reason.get_or_insert(why);
+        }
+        drop(mailbox);
+        if needs_executor {
             self.schedule();
         }
+    }
+
+    fn stop(&self) {
+        let rejected = self.take_messages(&mut self.mailbox.lock());
+        for turn in rejected {
+            turn.reject(CallError::Draining(Box::new(self.actor_id())));
+        }
+        self.abort_turns();
     }
 }
 
@@ -857,8 +884,8 @@ impl<A: Actor> Resident<A> {
         if executor.is_some() {
             self.slot.mailbox.lock().extra().executor = executor;
         }
-        let past = self.slot.word.settle(Phase::Active);
-        if past.has_queued() && self.slot.word.schedule() {
+        let past = self.slot.word.settle_active();
+        if (past.has_queued() || past.wants_close()) && self.slot.word.schedule() {
             self.slot.schedule();
         }
     }
@@ -879,7 +906,7 @@ impl<A: Actor> Resident<A> {
             Some(_) => slot.take_messages(&mut mailbox),
             None => Vec::new(),
         };
-        let past = slot.word.settle(Phase::Vacant);
+        let past = slot.word.settle_vacant();
         drop(mailbox);
         // The lease goes back to the ledger before anyone waits for it again.
         drop(gone);

@@ -351,8 +351,13 @@ impl TaskRef {
 
     /// Asks a turn that is under way to end without being polled again.
     pub(crate) fn abort(&self) {
-        self.header().abort.store(true, Ordering::Release);
+        self.abort_unless_woken();
         wake(self.0);
+    }
+
+    /// The same for a turn that is about to be polled anyway.
+    pub(crate) fn abort_unless_woken(&self) {
+        self.header().abort.store(true, Ordering::Release);
     }
 
     /// The caller has stopped waiting. True if the turn had not begun and never will.
@@ -686,7 +691,8 @@ where
         future_range: future_range::<A, M, F, R>,
         method: method.name,
         method_index: M::INDEX,
-        exclusive: method.exclusive,
+        // Not what the method table says: that is anybody's to write.
+        exclusive: <M::Mode as TurnMode<A>>::EXCLUSIVE,
     }
 }
 
@@ -701,7 +707,7 @@ where
     F: Future<Output = Result<M::Ok, M::Error>>,
 {
     let task = header.cast::<Task<A, M, F, R>>();
-    // SAFETY (for all below): the vtable belongs to this very type; the running thread owns stage and reply.
+    // SAFETY: for all below: the vtable belongs to this very type; the running thread owns stage and reply.
     // The `'static` borrows handed to `run` end with the future, which is dropped before the turn ends.
     let (stage, reply, cx) = unsafe {
         let task = task.as_ref();
@@ -808,7 +814,15 @@ unsafe fn report<A: Actor, M: Method<A>, F, R>(header: NonNull<Header>) {
             tracing::error!(actor = %details.actor, method, panic = %details.message, "a one-way message panicked");
         }
         Some(Err(_)) => tracing::warn!(actor_type, method, "a one-way message did not run to its end"),
-        Some(Ok(_)) | None => {}
+        Some(Ok(answer)) => drop_contained(answer),
+        None => {}
+    }
+}
+
+/// Drops what a user's type made, whose drop may panic; that must not reach an executor.
+fn drop_contained<T>(value: T) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        tracing::error!(panic = %panic_message(payload), "dropping an answer panicked");
     }
 }
 
@@ -818,8 +832,11 @@ unsafe fn free<A: Actor, M: Method<A>, F, R>(header: NonNull<Header>) {
     let task = header.cast::<Task<A, M, F, R>>();
     // SAFETY: the last reference is gone, so the block's contents and memory are ours.
     unsafe {
-        ptr::drop_in_place(task.as_ptr());
+        let dropped = catch_unwind(AssertUnwindSafe(|| ptr::drop_in_place(task.as_ptr())));
         local::free(task.cast(), Layout::new::<Task<A, M, F, R>>());
+        if let Err(payload) = dropped {
+            tracing::error!(panic = %panic_message(payload), "dropping a turn panicked");
+        }
     }
 }
 

@@ -130,14 +130,24 @@ impl Word {
     /// Takes the exclusive turn for a queued message, whatever else waits.
     pub(crate) fn take_exclusive(&self) -> bool {
         self.update(|word| {
-            let free = word & (PHASE | WRITER | READERS) == Phase::Active.bits();
+            let free = word & (PHASE | WRITER | READERS | CLOSE) == Phase::Active.bits();
             free.then_some(word | WRITER)
         })
         .is_ok()
     }
 
-    /// Takes a shared turn for a queued message, or for a chain that already reads here, whatever else waits.
+    /// Takes a shared turn for a queued message, whatever else waits.
     pub(crate) fn take_shared(&self) -> bool {
+        self.update(|word| {
+            let free =
+                word & (PHASE | WRITER | CLOSE) == Phase::Active.bits() && word & READERS < SHARED_TURNS_MAX;
+            free.then_some(word + READER)
+        })
+        .is_ok()
+    }
+
+    /// Takes one more shared turn for a chain that is in one here already, even if the actor is to close.
+    pub(crate) fn reenter_shared(&self) -> bool {
         self.update(|word| {
             let free = word & (PHASE | WRITER) == Phase::Active.bits() && word & READERS < SHARED_TURNS_MAX;
             free.then_some(word + READER)
@@ -179,13 +189,12 @@ impl Word {
         self.0.fetch_and(!QUEUED, Ordering::AcqRel);
     }
 
-    /// Asks for deactivation as soon as no turn runs. True if the slot must be scheduled.
-    pub(crate) fn request_close(&self) -> bool {
-        let past = self.update(|word| (word & PHASE == Phase::Active.bits()).then_some(word | CLOSE));
-        match past {
-            Ok(past) => !past.has_writer() && past.readers() == 0 && self.schedule(),
-            Err(_) => false,
-        }
+    /// Asks for deactivation as soon as no turn runs, or as soon as the activation under way has ended. `None` if
+    /// there is nothing to deactivate; else whether the slot must be scheduled.
+    pub(crate) fn request_close(&self) -> Option<bool> {
+        let live = [Phase::Active.bits(), Phase::Activating.bits()];
+        let past = self.update(|word| live.contains(&(word & PHASE)).then_some(word | CLOSE)).ok()?;
+        Some(!past.has_writer() && past.readers() == 0 && self.schedule())
     }
 
     /// Leaves `from` for `to` if that is still where the slot is, taking the exclusive turn with it when the new
@@ -198,10 +207,18 @@ impl Word {
         .is_ok()
     }
 
-    /// Ends an activation or deactivation: enters `phase`, lets the turn go and forgets a request to close.
-    /// The past value says whether messages wait.
-    pub(crate) fn settle(&self, phase: Phase) -> Snapshot {
-        let settled = self.update(|word| Some((word & !(PHASE | WRITER | CLOSE)) | phase.bits()));
+    /// Ends an activation: the actor takes turns. The past value says what waits.
+    pub(crate) fn settle_active(&self) -> Snapshot {
+        self.settle(PHASE | WRITER, Phase::Active)
+    }
+
+    /// Ends a deactivation, or an activation that failed. A request to close is thereby met.
+    pub(crate) fn settle_vacant(&self) -> Snapshot {
+        self.settle(PHASE | WRITER | CLOSE, Phase::Vacant)
+    }
+
+    fn settle(&self, clear: u32, phase: Phase) -> Snapshot {
+        let settled = self.update(|word| Some((word & !clear) | phase.bits()));
         settled.unwrap_or_else(|past| past)
     }
 
@@ -212,9 +229,17 @@ impl Word {
         self.0.compare_exchange(vacant, taken, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
-    /// The actor of [`begin_instant`](Self::begin_instant) is there; its maker goes on into the exclusive turn.
-    pub(crate) fn finish_instant(&self) {
-        self.0.fetch_add(Phase::Active.bits() - Phase::Activating.bits(), Ordering::AcqRel);
+    /// The actor of [`begin_instant`](Self::begin_instant) is there; its maker goes on into an exclusive or a
+    /// shared turn. True if the slot must be scheduled, since others may share that turn.
+    pub(crate) fn finish_instant(&self, exclusive: bool) -> bool {
+        let phases = Phase::Active.bits() - Phase::Activating.bits();
+        if exclusive {
+            self.0.fetch_add(phases, Ordering::AcqRel);
+            return false;
+        }
+        let past =
+            Snapshot(self.0.fetch_add(phases.wrapping_sub(WRITER).wrapping_add(READER), Ordering::AcqRel));
+        past.needs_executor() && self.schedule()
     }
 
     /// Makes the next call leave the inline path once, to report itself.
@@ -247,9 +272,37 @@ mod tests {
     fn active() -> Word {
         let word = Word::default();
         assert!(word.begin_instant());
-        word.finish_instant();
+        assert!(!word.finish_instant(true));
         assert!(!word.release_exclusive());
         word
+    }
+
+    #[test]
+    fn an_actor_made_by_a_shared_call_is_shared_at_once() {
+        let word = Word::default();
+        assert!(word.begin_instant());
+        word.set_queued();
+        assert!(word.finish_instant(false), "what was queued meanwhile may share the turn");
+        assert_eq!((word.snapshot().readers(), word.snapshot().has_writer()), (1, false));
+        assert!(word.take_shared());
+    }
+
+    #[test]
+    fn an_actor_that_is_to_close_begins_nothing_new_but_lets_its_chains_re_enter() {
+        let word = active();
+        assert!(word.try_shared());
+        assert_eq!(word.request_close(), Some(false));
+        assert!(!word.take_shared() && !word.take_exclusive());
+        assert!(word.reenter_shared());
+    }
+
+    #[test]
+    fn a_request_to_close_outlives_the_activation_it_came_in() {
+        let word = Word::default();
+        assert_eq!(word.request_close(), None);
+        assert!(word.begin(Phase::Vacant, Phase::Activating));
+        assert_eq!(word.request_close(), Some(false));
+        assert!(word.settle_active().wants_close() && word.snapshot().wants_close());
     }
 
     #[test]
@@ -305,11 +358,11 @@ mod tests {
     fn a_request_to_close_waits_for_the_running_turn() {
         let word = active();
         assert!(word.try_shared());
-        assert!(!word.request_close());
+        assert_eq!(word.request_close(), Some(false));
         assert!(word.release_shared(), "the last turn hands the slot to the executor");
         word.begin_drain();
         assert!(word.begin(Phase::Active, Phase::Deactivating));
-        word.settle(Phase::Vacant);
+        word.settle_vacant();
         assert!(!word.snapshot().wants_close());
         assert!(word.retire());
         assert!(!word.begin_instant());
