@@ -9,6 +9,8 @@ use crate::scene::Truth;
 
 /// A digit counts as seen from this share of the softmax on.
 const CONFIDENCE_MIN: f32 = 0.5;
+/// The batch of a warm-up: about what a frame of the belt shows.
+const WARM_UP_PATCHES: usize = 4;
 /// A detection belongs to a digit if their boxes share this much.
 const MATCH_IOU: f32 = 0.4;
 
@@ -69,8 +71,8 @@ impl Analyzer {
     }
 
     /// Does everything once that is slow the first time: sizes the working memory for frames of that size, and
-    /// runs the network on the largest batch. Drivers put off work until the first launch, and a camera's first
-    /// frame should not pay for it.
+    /// runs the network. Drivers put off work until the first launch, and a camera's first frame should not pay
+    /// for it; nor should another camera's frame wait behind a large batch, so it is a small one.
     ///
     /// # Errors
     ///
@@ -81,7 +83,7 @@ impl Analyzer {
         if let Ok(frame) = Frame::new(0, 0, width, height, blank) {
             self.detector.find(&frame);
         }
-        let patches = [Patch { pixels: [0.0; PIXELS] }; MAX_DETECTIONS];
+        let patches = [Patch { pixels: [0.0; PIXELS] }; WARM_UP_PATCHES];
         self.classifier.classify(&patches).map(|_| ())
     }
 

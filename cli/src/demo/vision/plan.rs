@@ -21,9 +21,9 @@ const UNANNOUNCED: f32 = 0.05;
 /// Visits in a phase that make a 99th percentile more than the longest of a few.
 const VISITS_WANTED: u32 = 120;
 /// What the rounds of a phase may take in all.
-const PHASE_TIME: Duration = Duration::from_secs(10);
+const PHASE_TIME: Duration = Duration::from_secs(11);
 /// What a round takes beside its lead and its burst: staggering, letting go, waiting.
-const ROUND_OVERHEAD: Duration = Duration::from_millis(150);
+const ROUND_OVERHEAD: Duration = Duration::from_millis(50);
 
 /// What happens in front of one camera in one round, on the round's clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
