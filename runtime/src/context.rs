@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::IntoFuture;
-use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -35,12 +34,9 @@ pub(crate) struct Detached {
 }
 
 impl Cx {
-    /// # Safety
-    /// `slot` must outlive the value.
+    /// The context of a turn.
     #[inline]
-    pub(crate) unsafe fn of_turn(slot: NonNull<dyn AnySlot>, turn: usize, request: Request) -> Self {
-        // SAFETY: the caller's promise.
-        let scope = unsafe { ScopeRef::turn(slot) };
+    pub(crate) fn of_turn(scope: ScopeRef, turn: usize, request: Request) -> Self {
         Self { scope, turn, request }
     }
 

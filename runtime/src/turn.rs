@@ -14,17 +14,22 @@
 //! - A chain of calls that comes back to an actor which waits for it is refused at once, unless the waiting
 //!   turn shares or lends the actor.
 
+mod cell;
 mod executor;
 mod lend;
 pub(crate) mod local;
+mod mailbox;
+mod resident;
 mod slot;
 pub(crate) mod task;
 mod word;
 
+pub(crate) use cell::ScopeRef;
+pub use cell::{Exclusive, Shared, TurnMode};
 pub(crate) use executor::{Executor, Item};
 pub use lend::Lend;
-pub(crate) use slot::{AnySlot, Blocked, Resident, ScopeRef, Slot};
-pub use slot::{Exclusive, Shared, TurnMode};
+pub(crate) use resident::Resident;
+pub(crate) use slot::{AnySlot, Blocked, Slot};
 pub(crate) use task::{Hold, Inline, Polled, TaskRef, Ticket};
 pub(crate) use word::Phase;
 

@@ -16,9 +16,11 @@ use std::ptr;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
+use pin_project_lite::pin_project;
+
 use crate::context::Cx;
 use crate::turn::TaskRef;
-use crate::turn::slot::ActorAddress;
+use crate::turn::cell::ActorAddress;
 
 /// Chain calls that may wait for one loan; the next one ends in `Deadlock`.
 const LENT_QUEUE_MAX: usize = 1_024;
@@ -113,16 +115,28 @@ impl Lends {
     }
 }
 
-/// The future of [`Cx::lend`]. Dropping it before it is ready takes the actor back; calls of the chain that
-/// still wait for it end in `Deadlock`.
-#[must_use = "a loan lasts as long as it is awaited"]
-pub struct Lend<'a, F> {
-    cx: &'a Cx,
-    actor: ActorAddress,
-    state: State,
-    future: F,
-    /// The actor's borrow; and not `Unpin`, since what was polled must not be forgotten (the third rule).
-    borrow: PhantomData<(&'a mut (), PhantomPinned)>,
+pin_project! {
+    /// The future of [`Cx::lend`]. Dropping it before it is ready takes the actor back; calls of the chain that
+    /// still wait for it end in `Deadlock`.
+    #[must_use = "a loan lasts as long as it is awaited"]
+    pub struct Lend<'a, F> {
+        cx: &'a Cx,
+        actor: ActorAddress,
+        state: State,
+        #[pin]
+        future: F,
+        borrow: PhantomData<&'a mut ()>,
+        // What was polled must not be forgotten: the third rule.
+        #[pin]
+        pinned: PhantomPinned,
+    }
+
+    impl<F> PinnedDrop for Lend<'_, F> {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            take_back(this.cx, this.state);
+        }
+    }
 }
 
 enum State {
@@ -135,7 +149,7 @@ enum State {
 impl<'a, F> Lend<'a, F> {
     pub(crate) fn new<A: 'static>(cx: &'a Cx, actor: &'a mut A, future: F) -> Self {
         let actor = ActorAddress::of(ptr::from_mut(actor));
-        Self { cx, actor, state: State::New, future, borrow: PhantomData }
+        Self { cx, actor, state: State::New, future, borrow: PhantomData, pinned: PhantomPinned }
     }
 }
 
@@ -143,15 +157,10 @@ impl<F: Future> Future for Lend<'_, F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<F::Output> {
-        // SAFETY: `future` is pinned with `self` and never moved; the other fields are not pinned.
-        let (this, future) = unsafe {
-            let this = self.get_unchecked_mut();
-            let future = Pin::new_unchecked(&mut *ptr::from_mut(&mut this.future));
-            (this, future)
-        };
+        let address = ptr::from_ref::<Self>(&*self).addr();
+        let this = self.project();
         if let State::New = this.state {
-            let address = ptr::from_ref::<Self>(this).addr();
-            this.state = match open(this.cx, this.actor, address) {
+            *this.state = match open(this.cx, *this.actor, address) {
                 Some(lender) => State::Open(lender),
                 None => {
                     tracing::warn!(
@@ -161,9 +170,9 @@ impl<F: Future> Future for Lend<'_, F> {
                 }
             };
         }
-        let polled = future.poll(context);
+        let polled = this.future.poll(context);
         if polled.is_ready() {
-            this.take_back();
+            take_back(this.cx, this.state);
         }
         polled
     }
@@ -178,19 +187,11 @@ fn open(cx: &Cx, actor: ActorAddress, address: usize) -> Option<TaskRef> {
     })
 }
 
-impl<F> Lend<'_, F> {
-    fn take_back(&mut self) {
-        if let State::Open(lender) = std::mem::replace(&mut self.state, State::Refused) {
-            lender.lends().fetch_sub(1, Ordering::Relaxed);
-            if let Some(slot) = self.cx.slot() {
-                slot.close_lend(&lender);
-            }
+fn take_back(cx: &Cx, state: &mut State) {
+    if let State::Open(lender) = std::mem::replace(state, State::Refused) {
+        lender.lends().fetch_sub(1, Ordering::Relaxed);
+        if let Some(slot) = cx.slot() {
+            slot.close_lend(&lender);
         }
-    }
-}
-
-impl<F> Drop for Lend<'_, F> {
-    fn drop(&mut self) {
-        self.take_back();
     }
 }

@@ -1,7 +1,7 @@
 //! The place of one actor on this silo: its word, its mailbox, and the user's struct while it is active.
 //!
 //! ```text
-//! Slot<A>: | word | last used | mailbox lock, head, tail, length, extra | actor | key | serial | host |
+//! Slot<A>: | word | last used | node, home | mailbox: lock, head, tail, length, extra | actor | key | host |
 //! ```
 //!
 //! `extra` is a box that exists only while there are pending turns, lent turns, or a device lease. An idle
@@ -11,7 +11,7 @@
 //! holders of shared turns (`&`). The [word](super::word) says who that is.
 
 use std::cell::UnsafeCell;
-use std::mem::{self, MaybeUninit};
+use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::Arc;
@@ -23,84 +23,17 @@ use quark_devices::lease::DeviceLease;
 
 use crate::actor::{Actor, DeactivationReason};
 use crate::chain;
-use crate::context::{Detached, DeviceAbsent};
+use crate::context::DeviceAbsent;
 use crate::error::{CallError, Failure, Stopped};
 use crate::grid::Grid;
 use crate::host::Host;
+use crate::turn::cell::ActorAddress;
 use crate::turn::lend::Lends;
 use crate::turn::local;
-use crate::turn::task::{Header, panic_message};
+use crate::turn::mailbox::Mailbox;
+use crate::turn::resident::report_drop_panic;
 use crate::turn::word::{Snapshot, Word};
-use crate::turn::{BATCH, Executor, Hold, Item, Phase, Polled, TaskRef};
-
-/// Exclusive or shared: what a method's `self` says about its turn.
-///
-/// # Safety
-/// `EXCLUSIVE` must be true unless any number of `Borrow`s of one actor may be used at once, on many threads.
-#[diagnostic::on_unimplemented(
-    message = "`{A}` has a `&self` method, whose turns run in parallel, but it is not `Sync`",
-    label = "make its fields `Sync`, or let the method take `&mut self`"
-)]
-pub unsafe trait TurnMode<A>: Send + 'static {
-    /// Whether the turn runs alone.
-    const EXCLUSIVE: bool;
-    /// What the method gets of the actor.
-    type Borrow<'a>: Send
-    where
-        A: 'a;
-
-    /// Borrows the actor.
-    ///
-    /// # Safety
-    /// `actor` is valid for `'a`, and the caller holds a turn of this mode on it for as long.
-    unsafe fn borrow<'a>(actor: *mut A) -> Self::Borrow<'a>
-    where
-        A: 'a;
-}
-
-/// The mode of `&mut self` methods.
-#[derive(Debug)]
-pub enum Exclusive {}
-
-/// The mode of `&self` methods.
-#[derive(Debug)]
-pub enum Shared {}
-
-// SAFETY: it is exclusive.
-unsafe impl<A: Send> TurnMode<A> for Exclusive {
-    const EXCLUSIVE: bool = true;
-    type Borrow<'a>
-        = &'a mut A
-    where
-        A: 'a;
-
-    #[inline]
-    unsafe fn borrow<'a>(actor: *mut A) -> &'a mut A
-    where
-        A: 'a,
-    {
-        // SAFETY: the caller holds the exclusive turn for `'a`.
-        unsafe { &mut *actor }
-    }
-}
-
-// SAFETY: `A: Sync` makes shared borrows good for many threads at once.
-unsafe impl<A: Sync> TurnMode<A> for Shared {
-    const EXCLUSIVE: bool = false;
-    type Borrow<'a>
-        = &'a A
-    where
-        A: 'a;
-
-    #[inline]
-    unsafe fn borrow<'a>(actor: *mut A) -> &'a A
-    where
-        A: 'a,
-    {
-        // SAFETY: the caller holds a shared turn for `'a`, so nobody borrows exclusively.
-        unsafe { &*actor }
-    }
-}
+use crate::turn::{BATCH, Executor, Hold, Item, Phase, Polled, Resident, TaskRef};
 
 /// A slot of any actor type, as executors, turns and contexts see it.
 pub(crate) trait AnySlot: Send + Sync + 'static {
@@ -128,124 +61,6 @@ pub(crate) trait AnySlot: Send + Sync + 'static {
     fn request_deactivation(&self, why: DeactivationReason);
 }
 
-/// Where an actor is, and of what type.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) struct ActorAddress {
-    pub(crate) address: usize,
-    pub(crate) actor_type: std::any::TypeId,
-}
-
-impl ActorAddress {
-    pub(crate) fn of<A: 'static>(actor: *const A) -> Self {
-        Self { address: actor.addr(), actor_type: std::any::TypeId::of::<A>() }
-    }
-}
-
-/// A context's way to its slot.
-pub(crate) enum ScopeRef {
-    /// The turn's own slot, which outlives the context.
-    Turn(ptr::NonNull<dyn AnySlot>),
-    /// A slot that the context keeps alive.
-    Owned(Arc<dyn AnySlot>),
-    /// None: a context made in a test.
-    Detached(Box<Detached>),
-}
-
-// SAFETY: it only ever gives out `&dyn AnySlot`, which is `Send + Sync`.
-unsafe impl Send for ScopeRef {}
-// SAFETY: as above.
-unsafe impl Sync for ScopeRef {}
-
-impl ScopeRef {
-    /// # Safety
-    /// `slot` must outlive the value.
-    pub(crate) unsafe fn turn(slot: ptr::NonNull<dyn AnySlot>) -> Self {
-        Self::Turn(slot)
-    }
-
-    #[inline]
-    pub(crate) fn resolve(&self) -> Result<&dyn AnySlot, &Detached> {
-        match self {
-            // SAFETY: promised to `ScopeRef::turn`.
-            Self::Turn(slot) => Ok(unsafe { slot.as_ref() }),
-            Self::Owned(slot) => Ok(&**slot),
-            Self::Detached(detached) => Err(detached),
-        }
-    }
-}
-
-/// The messages that wait, and what else only a busy actor has.
-pub(crate) struct Mailbox {
-    head: *const Header,
-    tail: *const Header,
-    length: u32,
-    extra: Option<Box<Extra>>,
-}
-
-// SAFETY: head and tail are counted references to turns (see `TaskRef`), whose links are touched under the lock.
-unsafe impl Send for Mailbox {}
-
-/// What only a busy actor, or one with a device, has.
-#[derive(Default)]
-pub(crate) struct Extra {
-    /// Turns that have begun and wait. Bounded: one exclusive turn, the lent ones, and the shared ones that the
-    /// word counts.
-    pending: Vec<TaskRef>,
-    pub(crate) lends: Lends,
-    pub(crate) lease: Option<Arc<DeviceLease>>,
-    pub(crate) no_device: Option<Arc<quark_placement::NoDevice>>,
-    close_reason: Option<DeactivationReason>,
-    /// Who runs its turns, if not the type's own executor.
-    executor: Option<Arc<Executor>>,
-}
-
-impl Mailbox {
-    const fn new() -> Self {
-        Self { head: ptr::null(), tail: ptr::null(), length: 0, extra: None }
-    }
-
-    pub(crate) fn extra(&mut self) -> &mut Extra {
-        self.extra.get_or_insert_default()
-    }
-
-    fn push(&mut self, turn: TaskRef) {
-        let turn = turn.into_raw();
-        if self.tail.is_null() {
-            self.head = turn;
-        } else {
-            // SAFETY: the tail is a queued turn, whose link belongs to this lock.
-            unsafe { *(*self.tail).next.get() = turn };
-        }
-        self.tail = turn;
-        self.length += 1;
-    }
-
-    /// Whether the first message wants to run alone.
-    fn first_is_exclusive(&self) -> Option<bool> {
-        if self.head.is_null() {
-            return None;
-        }
-        // SAFETY: the count that stands behind the head moves into the reference and back.
-        let first = mem::ManuallyDrop::new(unsafe { TaskRef::from_raw(self.head) });
-        Some(first.is_exclusive())
-    }
-
-    fn pop(&mut self) -> Option<TaskRef> {
-        if self.head.is_null() {
-            return None;
-        }
-        // SAFETY: the head is a queued turn, counted by `push`; the count moves into the reference.
-        let first = unsafe { TaskRef::from_raw(self.head) };
-        // SAFETY: its link belongs to this lock.
-        self.head = unsafe { mem::replace(&mut *first.next().get(), ptr::null()) };
-        if self.head.is_null() {
-            self.tail = ptr::null();
-        }
-        self.length -= 1;
-        Some(first)
-    }
-}
-
 /// The place of one actor.
 pub(crate) struct Slot<A: Actor> {
     pub(crate) word: Word,
@@ -255,8 +70,8 @@ pub(crate) struct Slot<A: Actor> {
     node: u32,
     /// The tokio runtime that drives it there, kept here for the inline path.
     home: tokio::runtime::Id,
-    mailbox: Mutex<Mailbox>,
-    actor: UnsafeCell<MaybeUninit<A>>,
+    pub(super) mailbox: Mutex<Mailbox>,
+    pub(super) actor: UnsafeCell<MaybeUninit<A>>,
     pub(crate) key: Key,
     pub(crate) host: Arc<Host<A>>,
 }
@@ -353,7 +168,7 @@ impl<A: Actor> Slot<A> {
     }
 
     #[cold]
-    fn schedule(&self) {
+    pub(super) fn schedule(&self) {
         self.push(Item::Slot(self.arc()));
     }
 
@@ -837,98 +652,6 @@ impl<A: Actor> Drop for Slot<A> {
                 actor: self.actor_id(),
                 method: turn.method(),
             })));
-        }
-    }
-}
-
-fn report_drop_panic(key: &Key, dropped: std::thread::Result<()>) {
-    if let Err(payload) = dropped {
-        tracing::error!(%key, panic = %panic_message(payload), "dropping an actor panicked");
-    }
-}
-
-/// Sole possession of a slot that is being activated or deactivated.
-pub(crate) struct Resident<A: Actor> {
-    pub(crate) slot: Arc<Slot<A>>,
-    filled: bool,
-    settled: bool,
-}
-
-impl<A: Actor> Resident<A> {
-    /// Puts the actor in.
-    pub(crate) fn fill(&mut self, actor: A) {
-        self.empty();
-        // SAFETY: the phase gives this value sole access to the slot's actor, which is not there now.
-        unsafe { (*self.slot.actor.get()).write(actor) };
-        self.filled = true;
-    }
-
-    /// The actor, if it is in.
-    pub(crate) fn actor(&mut self) -> Option<&mut A> {
-        // SAFETY: sole access, and `filled` says that it is there.
-        self.filled.then(|| unsafe { (*self.slot.actor.get()).assume_init_mut() })
-    }
-
-    /// Drops the actor, if it is in.
-    pub(crate) fn empty(&mut self) {
-        if mem::take(&mut self.filled) {
-            // SAFETY: as in `actor`; it is marked gone already, so a panic in its drop does not run it again.
-            let drop_actor = || unsafe { (*self.slot.actor.get()).assume_init_drop() };
-            report_drop_panic(&self.slot.key, catch_unwind(AssertUnwindSafe(drop_actor)));
-        }
-    }
-
-    /// The actor is ready for its turns, which `executor` runs if they are bound to it.
-    pub(crate) fn settle_active(mut self, executor: Option<Arc<Executor>>) {
-        self.settled = true;
-        if executor.is_some() {
-            self.slot.mailbox.lock().extra().executor = executor;
-        }
-        let past = self.slot.word.settle_active();
-        if (past.has_queued() || past.wants_close()) && self.slot.word.schedule() {
-            self.slot.schedule();
-        }
-    }
-
-    /// The slot is empty again. With `failure`, every message that waits ends in it; otherwise they begin the
-    /// next activation.
-    pub(crate) fn settle_vacant(mut self, failure: Option<&dyn Fn() -> Failure>) {
-        self.vacate(failure);
-    }
-
-    fn vacate(&mut self, failure: Option<&dyn Fn() -> Failure>) {
-        self.settled = true;
-        self.empty();
-        let slot = &self.slot;
-        let mut mailbox = slot.mailbox.lock();
-        let gone = mailbox.extra.take();
-        let rejected = match failure {
-            Some(_) => slot.take_messages(&mut mailbox),
-            None => Vec::new(),
-        };
-        let past = slot.word.settle_vacant();
-        drop(mailbox);
-        // The lease goes back to the ledger before anyone waits for it again.
-        drop(gone);
-        for turn in rejected {
-            if let Some(failure) = failure {
-                turn.reject(failure());
-            }
-        }
-        if failure.is_none() && past.has_queued() {
-            slot.activate_if_vacant();
-        }
-    }
-}
-
-impl<A: Actor> Drop for Resident<A> {
-    /// The activation or deactivation was given up half-way, since the silo's runtimes ended: whoever waits
-    /// hears of it.
-    fn drop(&mut self) {
-        if !self.settled {
-            let actor = self.slot.actor_id();
-            self.vacate(Some(&|| CallError::Draining(Box::new(actor.clone()))));
-            self.slot.host.services.activation_ends();
         }
     }
 }

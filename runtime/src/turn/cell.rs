@@ -1,0 +1,122 @@
+//! Borrowing: what a turn gets of its actor, and a context of its slot.
+
+use std::ptr;
+use std::sync::Arc;
+
+use crate::context::Detached;
+use crate::turn::AnySlot;
+
+/// Exclusive or shared: what a method's `self` says about its turn.
+///
+/// # Safety
+/// `EXCLUSIVE` must be true unless any number of `Borrow`s of one actor may be used at once, on many threads.
+#[diagnostic::on_unimplemented(
+    message = "`{A}` has a `&self` method, whose turns run in parallel, but it is not `Sync`",
+    label = "make its fields `Sync`, or let the method take `&mut self`"
+)]
+pub unsafe trait TurnMode<A>: Send + 'static {
+    /// Whether the turn runs alone.
+    const EXCLUSIVE: bool;
+    /// What the method gets of the actor.
+    type Borrow<'a>: Send
+    where
+        A: 'a;
+
+    /// Borrows the actor.
+    ///
+    /// # Safety
+    /// `actor` is valid for `'a`, and the caller holds a turn of this mode on it for as long.
+    unsafe fn borrow<'a>(actor: *mut A) -> Self::Borrow<'a>
+    where
+        A: 'a;
+}
+
+/// The mode of `&mut self` methods.
+#[derive(Debug)]
+pub enum Exclusive {}
+
+/// The mode of `&self` methods.
+#[derive(Debug)]
+pub enum Shared {}
+
+// SAFETY: it is exclusive.
+unsafe impl<A: Send> TurnMode<A> for Exclusive {
+    const EXCLUSIVE: bool = true;
+    type Borrow<'a>
+        = &'a mut A
+    where
+        A: 'a;
+
+    #[inline]
+    unsafe fn borrow<'a>(actor: *mut A) -> &'a mut A
+    where
+        A: 'a,
+    {
+        // SAFETY: the caller holds the exclusive turn for `'a`.
+        unsafe { &mut *actor }
+    }
+}
+
+// SAFETY: `A: Sync` makes shared borrows good for many threads at once.
+unsafe impl<A: Sync> TurnMode<A> for Shared {
+    const EXCLUSIVE: bool = false;
+    type Borrow<'a>
+        = &'a A
+    where
+        A: 'a;
+
+    #[inline]
+    unsafe fn borrow<'a>(actor: *mut A) -> &'a A
+    where
+        A: 'a,
+    {
+        // SAFETY: the caller holds a shared turn for `'a`, so nobody borrows exclusively.
+        unsafe { &*actor }
+    }
+}
+
+/// Where an actor is, and of what type.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ActorAddress {
+    pub(crate) address: usize,
+    pub(crate) actor_type: std::any::TypeId,
+}
+
+impl ActorAddress {
+    pub(crate) fn of<A: 'static>(actor: *const A) -> Self {
+        Self { address: actor.addr(), actor_type: std::any::TypeId::of::<A>() }
+    }
+}
+
+/// A context's way to its slot.
+pub(crate) enum ScopeRef {
+    /// The turn's own slot, which outlives the context.
+    Turn(ptr::NonNull<dyn AnySlot>),
+    /// A slot that the context keeps alive.
+    Owned(Arc<dyn AnySlot>),
+    /// None: a context made in a test.
+    Detached(Box<Detached>),
+}
+
+// SAFETY: it only ever gives out `&dyn AnySlot`, which is `Send + Sync`.
+unsafe impl Send for ScopeRef {}
+// SAFETY: as above.
+unsafe impl Sync for ScopeRef {}
+
+impl ScopeRef {
+    /// # Safety
+    /// `slot` must outlive the value.
+    pub(crate) unsafe fn turn(slot: ptr::NonNull<dyn AnySlot>) -> Self {
+        Self::Turn(slot)
+    }
+
+    #[inline]
+    pub(crate) fn resolve(&self) -> Result<&dyn AnySlot, &Detached> {
+        match self {
+            // SAFETY: promised to `ScopeRef::turn`.
+            Self::Turn(slot) => Ok(unsafe { slot.as_ref() }),
+            Self::Owned(slot) => Ok(&**slot),
+            Self::Detached(detached) => Err(detached),
+        }
+    }
+}

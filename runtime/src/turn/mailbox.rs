@@ -1,0 +1,84 @@
+//! The messages that wait for one actor: a list through the turns' own blocks.
+
+use std::mem;
+use std::ptr;
+use std::sync::Arc;
+
+use quark_devices::lease::DeviceLease;
+
+use crate::actor::DeactivationReason;
+use crate::turn::lend::Lends;
+use crate::turn::task::Header;
+use crate::turn::{Executor, TaskRef};
+
+/// The messages that wait, and what else only a busy actor has.
+pub(crate) struct Mailbox {
+    head: *const Header,
+    tail: *const Header,
+    pub(super) length: u32,
+    pub(super) extra: Option<Box<Extra>>,
+}
+
+// SAFETY: head and tail are counted references to turns (see `TaskRef`), whose links are touched under the lock.
+unsafe impl Send for Mailbox {}
+
+/// What only a busy actor, or one with a device, has.
+#[derive(Default)]
+pub(crate) struct Extra {
+    /// Turns that have begun and wait. Bounded: one exclusive turn, the lent ones, and the shared ones that the
+    /// word counts.
+    pub(super) pending: Vec<TaskRef>,
+    pub(crate) lends: Lends,
+    pub(crate) lease: Option<Arc<DeviceLease>>,
+    pub(crate) no_device: Option<Arc<quark_placement::NoDevice>>,
+    pub(super) close_reason: Option<DeactivationReason>,
+    /// Who runs its turns, if not the type's own executor.
+    pub(super) executor: Option<Arc<Executor>>,
+}
+
+impl Mailbox {
+    pub(super) const fn new() -> Self {
+        Self { head: ptr::null(), tail: ptr::null(), length: 0, extra: None }
+    }
+
+    pub(crate) fn extra(&mut self) -> &mut Extra {
+        self.extra.get_or_insert_default()
+    }
+
+    pub(super) fn push(&mut self, turn: TaskRef) {
+        let turn = turn.into_raw();
+        if self.tail.is_null() {
+            self.head = turn;
+        } else {
+            // SAFETY: the tail is a queued turn, whose link belongs to this lock.
+            unsafe { *(*self.tail).next.get() = turn };
+        }
+        self.tail = turn;
+        self.length += 1;
+    }
+
+    /// Whether the first message wants to run alone.
+    pub(super) fn first_is_exclusive(&self) -> Option<bool> {
+        if self.head.is_null() {
+            return None;
+        }
+        // SAFETY: the count that stands behind the head moves into the reference and back.
+        let first = mem::ManuallyDrop::new(unsafe { TaskRef::from_raw(self.head) });
+        Some(first.is_exclusive())
+    }
+
+    pub(super) fn pop(&mut self) -> Option<TaskRef> {
+        if self.head.is_null() {
+            return None;
+        }
+        // SAFETY: the head is a queued turn, counted by `push`; the count moves into the reference.
+        let first = unsafe { TaskRef::from_raw(self.head) };
+        // SAFETY: its link belongs to this lock.
+        self.head = unsafe { mem::replace(&mut *first.next().get(), ptr::null()) };
+        if self.head.is_null() {
+            self.tail = ptr::null();
+        }
+        self.length -= 1;
+        Some(first)
+    }
+}

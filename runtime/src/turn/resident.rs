@@ -1,0 +1,104 @@
+//! Sole possession of a slot, while its actor is made or unmade.
+
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use quark_base::Key;
+
+use crate::actor::Actor;
+use crate::error::{CallError, Failure};
+use crate::turn::task::panic_message;
+use crate::turn::{Executor, Slot};
+
+pub(super) fn report_drop_panic(key: &Key, dropped: std::thread::Result<()>) {
+    if let Err(payload) = dropped {
+        tracing::error!(%key, panic = %panic_message(payload), "dropping an actor panicked");
+    }
+}
+
+/// Sole possession of a slot that is being activated or deactivated.
+pub(crate) struct Resident<A: Actor> {
+    pub(crate) slot: Arc<Slot<A>>,
+    pub(super) filled: bool,
+    pub(super) settled: bool,
+}
+
+impl<A: Actor> Resident<A> {
+    /// Puts the actor in.
+    pub(crate) fn fill(&mut self, actor: A) {
+        self.empty();
+        // SAFETY: the phase gives this value sole access to the slot's actor, which is not there now.
+        unsafe { (*self.slot.actor.get()).write(actor) };
+        self.filled = true;
+    }
+
+    /// The actor, if it is in.
+    pub(crate) fn actor(&mut self) -> Option<&mut A> {
+        // SAFETY: sole access, and `filled` says that it is there.
+        self.filled.then(|| unsafe { (*self.slot.actor.get()).assume_init_mut() })
+    }
+
+    /// Drops the actor, if it is in.
+    pub(crate) fn empty(&mut self) {
+        if mem::take(&mut self.filled) {
+            // SAFETY: as in `actor`; it is marked gone already, so a panic in its drop does not run it again.
+            let drop_actor = || unsafe { (*self.slot.actor.get()).assume_init_drop() };
+            report_drop_panic(&self.slot.key, catch_unwind(AssertUnwindSafe(drop_actor)));
+        }
+    }
+
+    /// The actor is ready for its turns, which `executor` runs if they are bound to it.
+    pub(crate) fn settle_active(mut self, executor: Option<Arc<Executor>>) {
+        self.settled = true;
+        if executor.is_some() {
+            self.slot.mailbox.lock().extra().executor = executor;
+        }
+        let past = self.slot.word.settle_active();
+        if (past.has_queued() || past.wants_close()) && self.slot.word.schedule() {
+            self.slot.schedule();
+        }
+    }
+
+    /// The slot is empty again. With `failure`, every message that waits ends in it; otherwise they begin the
+    /// next activation.
+    pub(crate) fn settle_vacant(mut self, failure: Option<&dyn Fn() -> Failure>) {
+        self.vacate(failure);
+    }
+
+    fn vacate(&mut self, failure: Option<&dyn Fn() -> Failure>) {
+        self.settled = true;
+        self.empty();
+        let slot = &self.slot;
+        let mut mailbox = slot.mailbox.lock();
+        let gone = mailbox.extra.take();
+        let rejected = match failure {
+            Some(_) => slot.take_messages(&mut mailbox),
+            None => Vec::new(),
+        };
+        let past = slot.word.settle_vacant();
+        drop(mailbox);
+        // The lease goes back to the ledger before anyone waits for it again.
+        drop(gone);
+        for turn in rejected {
+            if let Some(failure) = failure {
+                turn.reject(failure());
+            }
+        }
+        if failure.is_none() && past.has_queued() {
+            slot.activate_if_vacant();
+        }
+    }
+}
+
+impl<A: Actor> Drop for Resident<A> {
+    /// The activation or deactivation was given up half-way, since the silo's runtimes ended: whoever waits
+    /// hears of it.
+    fn drop(&mut self) {
+        if !self.settled {
+            let actor = self.slot.actor_id();
+            self.vacate(Some(&|| CallError::Draining(Box::new(actor.clone()))));
+            self.slot.host.services.activation_ends();
+        }
+    }
+}
