@@ -73,6 +73,8 @@ pub struct DeviceHint {
     pub api: Api,
     /// Whether a device from a topology file will do: for planning, and for tests without a GPU.
     pub allow_simulated: bool,
+    /// Whether only devices with books will do: a lease can be had of no others.
+    pub leasable_only: bool,
 }
 
 /// What one device lacked.
@@ -95,6 +97,8 @@ pub enum Lack {
         /// The library that was asked for.
         api: Api,
     },
+    /// The silo leases nothing of it: its memory is unknown, or the silo's options leave it out.
+    NotLeased,
     /// Its CUDA compute capability is too low, or it has none.
     Capability {
         /// What it has.
@@ -140,6 +144,7 @@ impl fmt::Display for Lack {
             Self::SoftwareOnly => f.write_str("is a software adapter (gpu(software) would allow it)"),
             Self::Simulated => f.write_str("is simulated"),
             Self::NoDriver { api } => write!(f, "cannot be opened through {api} (no driver)"),
+            Self::NotLeased => f.write_str("is not leased out here (set its capacity in the pool's options)"),
             Self::Capability { has: Some((major, minor)), needs: (needs_major, needs_minor) } => {
                 write!(f, "has compute capability {major}.{minor}, below {needs_major}.{needs_minor}")
             }
@@ -273,6 +278,7 @@ pub(crate) fn refusals(explanation: Explanation<DeviceId, Lack>) -> Vec<Lacking>
 
 /// A device's memory as leases see it.
 struct Room {
+    has_books: bool,
     capacity: ByteSize,
     leasable: ByteSize,
     free: ByteSize,
@@ -282,12 +288,12 @@ impl Room {
     fn of(device: &Device, memory: ByteSize, usage: &[DeviceUsage]) -> Self {
         if let Some(books) = usage.iter().find(|books| books.device == device.id) {
             let leasable = books.capacity.saturating_sub(books.reserve);
-            return Self { capacity: books.capacity, leasable, free: books.free };
+            return Self { has_books: true, capacity: books.capacity, leasable, free: books.free };
         }
         // Software adapters and integrated GPUs live in main memory.
         let shares = matches!(device.kind, DeviceKind::SoftwareAdapter | DeviceKind::IntegratedGpu);
         let capacity = if device.vram.is_zero() && shares { memory } else { device.vram };
-        Self { capacity, leasable: capacity, free: capacity }
+        Self { has_books: false, capacity, leasable: capacity, free: capacity }
     }
 
     fn free_share(&self) -> f64 {
@@ -318,6 +324,9 @@ fn filter(device: &Device, room: &Room, need: &GpuNeed, hint: &DeviceHint) -> Re
     // A topology file says what a machine has, not how its libraries number it.
     if !opens && !device.simulated {
         return Err(Lack::NoDriver { api: hint.api });
+    }
+    if hint.leasable_only && !room.has_books {
+        return Err(Lack::NotLeased);
     }
     if let Some(needs) = need.min_capability
         && device.compute_capability.is_none_or(|has| has < needs)

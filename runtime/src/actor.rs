@@ -229,28 +229,43 @@ impl<K: ToKey + ?Sized> ToKey for &K {
     }
 }
 
-impl ToKey for u64 {
-    fn with_key<R>(&self, use_key: impl FnOnce(&str) -> R) -> R {
-        const DIGITS: usize = 20;
-        let mut text = [0u8; DIGITS];
-        let (mut rest, mut first) = (*self, DIGITS);
-        loop {
-            first -= 1;
-            text[first] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-            if rest == 0 {
-                break;
-            }
+/// The text of an integer key, on the stack.
+fn with_decimal<R>(magnitude: u64, negative: bool, use_key: impl FnOnce(&str) -> R) -> R {
+    const LONGEST: usize = "-9223372036854775808".len();
+    let mut text = [0u8; LONGEST];
+    let (mut rest, mut first) = (magnitude, LONGEST);
+    loop {
+        first -= 1;
+        text[first] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
         }
-        use_key(str::from_utf8(&text[first..]).unwrap_or_default())
     }
+    if negative {
+        first -= 1;
+        text[first] = b'-';
+    }
+    use_key(str::from_utf8(&text[first..]).unwrap_or_default())
 }
 
-impl ToKey for u32 {
-    fn with_key<R>(&self, use_key: impl FnOnce(&str) -> R) -> R {
-        u64::from(*self).with_key(use_key)
-    }
+macro_rules! integer_keys {
+    ($($signed:ty, $unsigned:ty);*) => {$(
+        impl ToKey for $unsigned {
+            fn with_key<R>(&self, use_key: impl FnOnce(&str) -> R) -> R {
+                with_decimal(*self as u64, false, use_key)
+            }
+        }
+
+        impl ToKey for $signed {
+            fn with_key<R>(&self, use_key: impl FnOnce(&str) -> R) -> R {
+                with_decimal(self.unsigned_abs() as u64, *self < 0, use_key)
+            }
+        }
+    )*};
 }
+
+integer_keys!(i8, u8; i16, u16; i32, u32; i64, u64; isize, usize);
 
 #[cfg(test)]
 mod tests {
@@ -259,6 +274,9 @@ mod tests {
     #[test]
     fn an_integer_key_is_its_decimal_text() {
         for number in [0, 7, 10, u64::from(u32::MAX), u64::MAX] {
+            assert_eq!(number.with_key(str::to_owned), number.to_string());
+        }
+        for number in [0, 7, -7, i64::MIN, i64::MAX] {
             assert_eq!(number.with_key(str::to_owned), number.to_string());
         }
     }
