@@ -49,7 +49,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if gpus.is_empty() {
         bail!("this machine has no GPU that Quark sees; `quark inventory` shows what each library said");
     }
-    let mut report = Report { out: io::stdout().lock(), failed: 0 };
+    let mut report = Report { out: io::stdout().lock(), checks: 0, failed: 0 };
     report.line(&format!("## Inventory\n\n```text\n{}\n```\n", render::table(&inventory).trim_end()))?;
     report.line("## Network and ledger\n")?;
     let inventory = Arc::new(inventory);
@@ -59,18 +59,17 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
         }
     }
     if !args.no_demo {
-        report.line("\n## Demo\n")?;
+        report.line("## Demo\n")?;
         for choice in choices(&gpus) {
             report.demo(choice, &inventory)?;
         }
     }
-    match report.failed {
-        0 => report.line("\nAll checks passed."),
-        failed => {
-            report.line(&format!("\n{failed} checks failed."))?;
-            bail!("{failed} checks failed; the report above says which")
-        }
+    let Report { checks, failed, .. } = report;
+    report.line(&format!("## Result\n\n{} of {checks} checks passed.", checks - failed))?;
+    if failed > 0 {
+        bail!("{failed} of {checks} checks failed; the report says which");
     }
+    Ok(())
 }
 
 /// The libraries that open a device.
@@ -98,6 +97,7 @@ fn choices(gpus: &[Device]) -> Vec<Choice> {
 /// Writes lines and counts failures.
 struct Report<W> {
     out: W,
+    checks: u32,
     failed: u32,
 }
 
@@ -109,6 +109,7 @@ impl<W: Write> Report<W> {
     }
 
     fn check(&mut self, what: &str, passed: bool, found: &str) -> anyhow::Result<()> {
+        self.checks += 1;
         self.failed += u32::from(!passed);
         self.line(&format!("- {}: {what}: {found}", if passed { "ok" } else { "FAILED" }))
     }

@@ -12,6 +12,7 @@ use std::{
     io::{self, Write as _},
     process::ExitCode,
 };
+use tracing_subscriber::EnvFilter;
 
 /// Virtual actors that know the hardware they run on.
 #[derive(Debug, Parser)]
@@ -33,6 +34,7 @@ enum Command {
 
 fn main() -> ExitCode {
     quiet_vulkan();
+    show_log();
     let outcome = match Cli::parse().command {
         Command::Inventory(args) => inventory::run(&args),
         Command::Demo(args) => demo::run(&args),
@@ -46,6 +48,13 @@ fn main() -> ExitCode {
             let _ = writeln!(io::stderr(), "error: {}", one_line(&format!("{error:#}")));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Shows what the layers below log where `RUST_LOG` asks for it; otherwise stderr holds nothing but errors.
+fn show_log() {
+    if let Ok(filter) = EnvFilter::try_from_default_env() {
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).init();
     }
 }
 

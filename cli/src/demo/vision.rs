@@ -20,12 +20,14 @@ use indicatif::{ProgressBar, ProgressStyle};
 use quark::ByteSize;
 use quark::devices::inventory::Inventory;
 use quark::devices::probe::this_machine;
+use quark::devices::sample::Sampler;
 use quark_vision::Weights;
 
 use self::belt::Belt;
 use self::phase::{Phase, Stage};
 use self::plan::Plan;
 pub(crate) use self::report::Report;
+use self::report::Run;
 pub(crate) use self::target::Choice;
 use self::target::Target;
 
@@ -122,13 +124,17 @@ pub(crate) fn measure(args: &Args, inventory: Inventory) -> anyhow::Result<Repor
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context(
         "the demo's threads could not be started; free some memory or raise the limit of processes",
     )?;
+    // The processors alone: a load is the difference of two readings, and this is the first.
+    let mut sampler = Sampler::new(&Inventory::default());
+    sampler.sample();
     let (cold, warm) = runtime.block_on(async {
         let cold = phase.run(Stage::Cold).await?;
         let warm = phase.run(Stage::Warm).await?;
         Ok::<_, anyhow::Error>((cold, warm))
     })?;
     bar.finish_and_clear();
-    Ok(Report::new(&target, &plan, args, cold, warm, begun.elapsed()))
+    let cpu_load = sampler.sample().cpu.map(|cpu| cpu.total);
+    Ok(Report::new(&target, &plan, args, cold, warm, Run { took: begun.elapsed(), cpu_load }))
 }
 
 /// Draws itself only where stderr is a terminal.

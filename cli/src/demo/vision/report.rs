@@ -28,6 +28,8 @@ pub(crate) struct Report {
     rounds: usize,
     seed: u64,
     seconds: f64,
+    /// The mean of all CPUs over the run, by whatever ran on the machine, 0 to 1.
+    cpu_load: Option<f32>,
     frames_analysed: u64,
     digits_seen: u64,
     /// Digits shown in full; `None` for the user's own frames.
@@ -48,6 +50,12 @@ pub(crate) struct Report {
     prewarm: Prewarm,
     vram: Vram,
     devices: Vec<DeviceReport>,
+}
+
+/// What was seen of the run as a whole.
+pub(crate) struct Run {
+    pub(crate) took: Duration,
+    pub(crate) cpu_load: Option<f32>,
 }
 
 /// From the publication of a burst's first frame to its result.
@@ -90,7 +98,7 @@ impl Report {
         args: &Args,
         mut cold: Outcome,
         mut warm: Outcome,
-        took: Duration,
+        run: Run,
     ) -> Self {
         let mut score = cold.score;
         if let (Some(score), Some(more)) = (&mut score, warm.score) {
@@ -115,7 +123,8 @@ impl Report {
             frames: plan.frames,
             rounds: plan.rounds.len(),
             seed: args.seed,
-            seconds: took.as_secs_f64(),
+            seconds: milliseconds(run.took) / 1e3,
+            cpu_load: run.cpu_load,
             frames_analysed: cold.frames + warm.frames,
             digits_seen: cold.digits_seen + warm.digits_seen,
             digits_shown: score.map(|score| score.shown),
@@ -175,9 +184,14 @@ impl fmt::Display for Report {
         writeln!(f, "device    {} ({})", self.device_name, self.backend)?;
         writeln!(
             f,
-            "run       {} cameras, {} rounds of {} frames a burst, without and with prewarming; seed {}; {:.1} s",
-            self.cameras, self.rounds, self.frames, self.seed, self.seconds
+            "run       {} cameras, {} rounds of {} frames a burst, without and with prewarming; seed {}",
+            self.cameras, self.rounds, self.frames, self.seed
         )?;
+        write!(f, "time      {:.1} s", self.seconds)?;
+        if let Some(load) = self.cpu_load {
+            write!(f, ", with the machine's CPUs {:.0} % busy", load * 100.0)?;
+        }
+        writeln!(f)?;
         write!(f, "digits    {} seen in {} frames", self.digits_seen, self.frames_analysed)?;
         if let (Some(shown), Some(recall), Some(precision)) = (self.digits_shown, self.recall, self.precision)
         {

@@ -170,16 +170,13 @@ impl WgpuClassifier {
         let waited = self
             .device
             .poll(wgpu::PollType::Wait { submission_index: Some(submission), timeout: Some(BATCH_TIMEOUT) });
-        let outcome = match (waited, mapped.try_recv()) {
-            (Ok(_), Ok(Ok(()))) => self
-                .read_back
-                .get_mapped_range(..bytes)
-                .map(|view| scores.extend_from_slice(bytemuck::cast_slice(&view)))
-                .map_err(failed),
-            (Err(error), _) => Err(failed(error)),
-            (_, Ok(Err(error))) => Err(failed(error)),
-            (_, Err(_)) => Err(failed("the read-back was not mapped")),
-        };
+        // Another thread that polls the device at this moment may be the one to run the callback, a little later.
+        let mapped = waited.map_err(failed).and_then(|_| mapped.recv_timeout(BATCH_TIMEOUT).map_err(failed));
+        let outcome = mapped.and_then(|mapped| mapped.map_err(failed)).and_then(|()| {
+            let view = self.read_back.get_mapped_range(..bytes).map_err(failed)?;
+            scores.extend_from_slice(bytemuck::cast_slice(&view));
+            Ok(())
+        });
         // Also cancels a mapping that is still under way, so that the next batch starts clean.
         self.read_back.unmap();
         outcome

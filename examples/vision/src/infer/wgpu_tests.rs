@@ -119,3 +119,28 @@ fn wgpu_measure_batch_times() {
         }
     }
 }
+
+/// One device serves an actor's frames and another actor's load at the same time.
+#[test]
+fn wgpu_threads_share_a_device() {
+    let (device, queue) = llvmpipe();
+    let pipeline = NetworkPipeline::build(&device).expect("the shader compiles");
+    let weights = Weights::trained().expect("the committed weights");
+    let patches = random_patches(6, 4);
+    let new = || WgpuClassifier::new(&device, &queue, &pipeline, &weights, 32).expect("room");
+    let expected = new().classify(&patches).expect("runs");
+    std::thread::scope(|scope| {
+        for loads in [true, false, false] {
+            let (new, patches, expected) = (&new, &patches, &expected);
+            scope.spawn(move || {
+                let mut classifier = new();
+                for round in 0..1_000 {
+                    if loads && round % 4 == 0 {
+                        classifier = new();
+                    }
+                    assert_eq!(&classifier.classify(patches).expect("runs"), expected);
+                }
+            });
+        }
+    });
+}
