@@ -57,7 +57,7 @@ impl<'r, A: Actor, M: Method<A>> Call<'r, A, M> {
         let context = self.context.or_else(|| inherited.context().cloned());
         let request = if context.is_some() { Request::new(context, None) } else { Request::default() };
         slot.report_demand();
-        let (turn, _) = task::queued::<A, M>(slot, self.message, request, true);
+        let turn = task::one_way::<A, M>(slot, self.message, request);
         slot.submit(turn).map_err(|blocked| blocked.into_failure(slot).widen())
     }
 }
@@ -213,7 +213,7 @@ fn begin_slowly<A: Actor, M: Method<A>>(
         }
     }
     let deadline = request.deadline();
-    let (turn, ticket) = task::queued::<A, M>(slot, message, request, false);
+    let (turn, ticket) = task::queued::<A, M>(slot, message, request);
     match slot.submit(turn) {
         Ok(()) => wait(slot, ticket, deadline, waiting),
         Err(blocked) => Poll::Ready(Err(blocked.into_failure(slot).widen())),

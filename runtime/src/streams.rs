@@ -75,7 +75,7 @@ impl<A: Actor, T: Send + 'static, M: Method<A>> Subscriber<T> for Implicit<A, T,
         let slot = host.slot(key.as_str());
         slot.touch();
         slot.report_demand();
-        let (turn, _) = task::queued::<A, M>(&slot, (self.message)(item), Request::default(), true);
+        let turn = task::one_way::<A, M>(&slot, (self.message)(item), Request::default());
         match slot.submit(turn) {
             Ok(()) => Ok(None),
             Err(Blocked::Failed(failure)) => Err(failure),

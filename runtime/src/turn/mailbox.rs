@@ -57,6 +57,17 @@ impl Mailbox {
         self.length += 1;
     }
 
+    /// Puts a message back that was taken out too early.
+    pub(super) fn push_front(&mut self, turn: TaskRef) {
+        // SAFETY: a turn that is in no list has its link free for this lock.
+        unsafe { *turn.next().get() = self.head };
+        self.head = turn.into_raw();
+        if self.tail.is_null() {
+            self.tail = self.head;
+        }
+        self.length += 1;
+    }
+
     /// Whether the first message wants to run alone.
     pub(super) fn first_is_exclusive(&self) -> Option<bool> {
         if self.head.is_null() {

@@ -402,20 +402,20 @@ impl<A: Actor> Slot<A> {
         self.request_deactivation(DeactivationReason::Panicked);
     }
 
-    /// Runs exclusive messages one after another. The caller has taken the exclusive turn for `first`.
-    fn run_exclusive(&self, first: TaskRef) {
-        let mut next = Some(first);
+    /// Runs exclusive messages one after another. The caller has taken the exclusive turn, and `batch` out of the
+    /// mailbox.
+    fn run_exclusive(&self, mut batch: Batch) {
         let mut ran = 0;
         let mut last: Option<TaskRef> = None;
-        while let Some(turn) = next.take() {
+        while let Some(turn) = batch.next() {
             if let Some(over) = last.take() {
                 over.finish();
             }
             if turn.begin(Hold::Exclusive) {
                 self.touch();
-                let polled = self.timed_poll(&turn);
-                match polled {
+                match self.timed_poll(&turn) {
                     Polled::Pending => {
+                        self.put_back(batch);
                         self.attach(&turn);
                         return self.pause(&turn);
                     }
@@ -423,24 +423,47 @@ impl<A: Actor> Slot<A> {
                         last = Some(turn);
                         if panicked {
                             self.poison();
-                            break;
                         }
                     }
                 }
             }
             ran += 1;
-            if ran < BATCH && !self.word.snapshot().wants_close() {
-                let mut mailbox = self.mailbox.lock();
-                if mailbox.first_is_exclusive() == Some(true) {
-                    next = self.pop(&mut mailbox);
-                }
+            if self.word.snapshot().wants_close() {
+                break;
+            }
+            if batch.is_empty() && ran < BATCH {
+                batch = self.take_exclusive_batch(&mut self.mailbox.lock());
             }
         }
+        self.put_back(batch);
         self.let_go(Hold::Exclusive);
         // The last caller is woken when the actor is free again, so that its next call may run inline.
         if let Some(over) = last {
             over.finish();
         }
+    }
+
+    /// The exclusive messages at the mailbox's head, as many as one visit to the lock should fetch.
+    fn take_exclusive_batch(&self, mailbox: &mut Mailbox) -> Batch {
+        let mut batch = Batch::default();
+        while !batch.is_full() && mailbox.first_is_exclusive() == Some(true) {
+            let Some(turn) = self.pop(mailbox) else { break };
+            batch.push(turn);
+        }
+        batch
+    }
+
+    /// Puts back, in their place, messages that were fetched and not begun.
+    fn put_back(&self, mut batch: Batch) {
+        if batch.is_empty() {
+            return;
+        }
+        let mut mailbox = self.mailbox.lock();
+        while let Some(turn) = batch.next_back() {
+            mailbox.push_front(turn);
+        }
+        // The turn that the caller still holds sees to them when it ends.
+        self.word.set_queued();
     }
 
     fn pop(&self, mailbox: &mut Mailbox) -> Option<TaskRef> {
@@ -472,6 +495,45 @@ impl<A: Actor> Slot<A> {
         for turn in pending {
             turn.abort();
         }
+    }
+}
+
+/// Messages fetched under one lock.
+#[derive(Default)]
+struct Batch {
+    turns: [Option<TaskRef>; Batch::SIZE],
+    first: usize,
+    end: usize,
+}
+
+impl Batch {
+    const SIZE: usize = 16;
+
+    fn is_empty(&self) -> bool {
+        self.first == self.end
+    }
+
+    fn is_full(&self) -> bool {
+        self.end == Self::SIZE
+    }
+
+    fn push(&mut self, turn: TaskRef) {
+        self.turns[self.end] = Some(turn);
+        self.end += 1;
+    }
+
+    fn next(&mut self) -> Option<TaskRef> {
+        let turn = self.turns[..self.end].get_mut(self.first)?.take();
+        self.first += 1;
+        turn
+    }
+
+    fn next_back(&mut self) -> Option<TaskRef> {
+        if self.is_empty() {
+            return None;
+        }
+        self.end -= 1;
+        self.turns[self.end].take()
     }
 }
 
@@ -524,9 +586,9 @@ impl<A: Actor> AnySlot for Slot<A> {
             match mailbox.first_is_exclusive() {
                 None => return,
                 Some(true) if self.word.take_exclusive() => {
-                    let Some(first) = self.pop(&mut mailbox) else { return };
+                    let batch = self.take_exclusive_batch(&mut mailbox);
                     drop(mailbox);
-                    return self.run_exclusive(first);
+                    return self.run_exclusive(batch);
                 }
                 Some(false) if self.word.take_shared() => {
                     let Some(turn) = self.pop(&mut mailbox) else { return };

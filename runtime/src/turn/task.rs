@@ -272,6 +272,11 @@ impl TaskRef {
     pub(crate) fn begin(&self, hold: Hold) -> bool {
         let header = self.header();
         header.hold.store(hold as u8, Ordering::Relaxed);
+        if header.one_way {
+            // Nobody holds a ticket, so nobody can give it up.
+            header.state.store(RUNNING, Ordering::Relaxed);
+            return true;
+        }
         let begun =
             header.state.compare_exchange(QUEUED, RUNNING, Ordering::AcqRel, Ordering::Acquire).is_ok();
         if !begun {
@@ -333,12 +338,15 @@ impl TaskRef {
             unsafe { (header.vtable.report)(self.0) };
         }
         header.end_link();
-        // SAFETY: we are the running thread until the next line says otherwise. The slot is let go last of all, once nothing here refers to it.
+        // SAFETY: we are the running thread until the next line says otherwise. The slot is
+        // let go last of all, once nothing here refers to it.
         let owner = unsafe { (*header.owner.get()).take() };
         header.state.store(DONE, Ordering::Release);
-        let waker = header.caller.lock().take();
-        if let Some(waker) = waker {
-            waker.wake();
+        if !header.one_way {
+            let waker = header.caller.lock().take();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
         }
         drop(owner);
     }
@@ -599,21 +607,29 @@ pub(crate) fn current_request(local: &Local) -> Option<Request> {
     Some(unsafe { current.as_ref() }.cx.carried().clone())
 }
 
-/// A turn that waits, to be put into a mailbox.
+/// A call that waits, to be put into a mailbox.
 pub(crate) fn queued<A: Actor, M: Method<A>>(
     slot: &Arc<Slot<A>>,
     message: M,
     request: Request,
-    one_way: bool,
 ) -> (TaskRef, Ticket<M::Ok, M::Error>) {
     let task = local::with(|local| {
         let outer = local.current.get();
-        let origin = if one_way || outer.is_null() { Origin::None } else { Origin::Stack(outer) };
-        let task = make::<A, M, _, _>(local, slot, request, M::run, QUEUED, Hold::Exclusive, origin, one_way);
+        let origin = if outer.is_null() { Origin::None } else { Origin::Stack(outer) };
+        let task = make::<A, M, _, _>(local, slot, request, M::run, QUEUED, Hold::Exclusive, origin, false);
         put_message(task, message)
     });
     let ticket = Ticket(task.clone(), PhantomData);
     (task, ticket)
+}
+
+/// A message that nobody waits for, to be put into a mailbox.
+pub(crate) fn one_way<A: Actor, M: Method<A>>(slot: &Arc<Slot<A>>, message: M, request: Request) -> TaskRef {
+    local::with(|local| {
+        let task =
+            make::<A, M, _, _>(local, slot, request, M::run, QUEUED, Hold::Exclusive, Origin::None, true);
+        put_message(task, message)
+    })
 }
 
 pub(crate) use self::block::panic_message;
