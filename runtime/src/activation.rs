@@ -131,8 +131,12 @@ async fn lease<A: Actor>(resident: &Resident<A>, need: &GpuNeed) -> Result<Devic
     let services = &resident.slot.host.services;
     let pool = &services.devices;
     let owner = resident.slot.actor_id().to_string();
-    let hint =
-        DeviceHint { api: services.api, allow_simulated: services.allow_simulated, ..DeviceHint::default() };
+    let hint = DeviceHint {
+        api: services.api,
+        allow_simulated: services.allow_simulated,
+        leasable_only: true,
+        ..DeviceHint::default()
+    };
     let mut last = None;
     for _ in 0..LEASE_TRIES {
         // Asked for before the look at the books, so that memory freed in between is not missed.

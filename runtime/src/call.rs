@@ -159,7 +159,8 @@ impl<A: Actor, M: Method<A>> Drop for Ask<'_, A, M> {
 /// Wakes the caller at its deadline, even one that does not run on tokio.
 #[cold]
 fn timer<A: Actor>(slot: &Slot<A>, at: Instant) -> Pin<Box<Sleep>> {
-    let _entered = slot.node_executor().handle().enter();
+    // The silo's own runtime: it lasts as long as the slot, whatever becomes of the caller's.
+    let _entered = slot.host.services.lanes.handle.enter();
     Box::pin(sleep_until(at.into()))
 }
 

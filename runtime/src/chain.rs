@@ -57,7 +57,8 @@ pub(crate) fn walk_links(mut link: Option<&Arc<ChainLink>>, visit: Visit<'_>) {
     while let Some(here) = link {
         let slot = Arc::as_ptr(&here.slot).cast::<()>().addr();
         let ancestor = Ancestor { turn: here.turn, slot, exclusive: here.exclusive };
-        if here.waits() && !visit(ancestor, &*here.slot) {
+        // Who called a turn that has ended waits for nothing through it any more.
+        if !here.waits() || !visit(ancestor, &*here.slot) {
             return;
         }
         link = if here.severed.load(Ordering::Acquire) { None } else { here.caller.as_ref() };

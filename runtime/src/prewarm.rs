@@ -58,9 +58,10 @@ impl Prewarmer {
         Ok(Self { clock, enabled, state: Mutex::new(state) })
     }
 
-    /// Whether anybody watches this namespace.
+    /// Whether a type declared that it watches this namespace, also while prewarming is switched off: that is no
+    /// reason to refuse a publisher.
     pub(crate) fn watches(&self, namespace: &str) -> bool {
-        self.enabled && self.state.lock().by_stream.contains_key(namespace)
+        self.state.lock().by_stream.contains_key(namespace)
     }
 
     /// Takes in an event on `namespace` with `key`; gives the actors to warm now. Those that `is_active` need no

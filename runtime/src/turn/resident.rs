@@ -70,16 +70,17 @@ impl<A: Actor> Resident<A> {
         self.settled = true;
         self.empty();
         let slot = &self.slot;
+        // The lease goes back to the ledger before a next activation can ask for it.
+        let gone = slot.mailbox.lock().extra.take();
+        drop(gone);
         let mut mailbox = slot.mailbox.lock();
-        let gone = mailbox.extra.take();
+        mailbox.extra = None;
         let rejected = match failure {
             Some(_) => slot.take_messages(&mut mailbox),
             None => Vec::new(),
         };
         let past = slot.word.settle_vacant();
         drop(mailbox);
-        // The lease goes back to the ledger before anyone waits for it again.
-        drop(gone);
         for turn in rejected {
             if let Some(failure) = failure {
                 turn.reject(failure());

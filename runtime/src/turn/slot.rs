@@ -355,6 +355,11 @@ impl<A: Actor> Slot<A> {
         let pending = &mut mailbox.extra().pending;
         turn.pending_index().store(pending.len() as u32, Ordering::Relaxed);
         pending.push(turn.clone());
+        // Those who ended all turns may have looked before this one was there to be found.
+        if self.host.services.has_stopped() {
+            drop(mailbox);
+            turn.abort();
+        }
     }
 
     fn detach(&self, turn: &TaskRef) {
