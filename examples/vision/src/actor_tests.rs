@@ -29,7 +29,7 @@ fn llvmpipe() -> Arc<Inventory> {
 fn silo(inventory: Arc<Inventory>, pool: PoolOptions, options: AnalyzerOptions) -> Silo {
     Silo::builder()
         .inventory(inventory)
-        .devices(pool.software_adapters(true))
+        .devices(pool)
         .prewarm(false)
         .host::<MotionLog>()
         .host_with(VisionAnalyzer::with(options))
@@ -76,7 +76,7 @@ async fn frames_are_analysed_on_the_processor_where_there_is_no_device() {
 async fn wgpu_frames_are_analysed_on_the_leased_device_and_its_memory_is_debited() {
     let (sender, mut results) = mpsc::channel(FRAMES_SENT as usize);
     let options = AnalyzerOptions::default().api(Api::Wgpu).device_required(true).sightings(sender);
-    let silo = silo(llvmpipe(), PoolOptions::new(), options);
+    let silo = silo(llvmpipe(), PoolOptions::new().software_adapters(true), options);
     sees_what_is_shown(&silo, &mut results, Backend::Wgpu).await;
 
     let declared = VisionAnalyzer::SPEC.gpu.expect("it declares a device").vram;
@@ -97,12 +97,22 @@ async fn wgpu_frames_are_analysed_on_the_leased_device_and_its_memory_is_debited
 #[tokio::test]
 async fn wgpu_a_need_larger_than_any_device_names_both() {
     let inventory = llvmpipe();
-    let pool = PoolOptions::new().capacity(inventory.devices[0].id.clone(), ByteSize::mib(1));
+    let pool = PoolOptions::new()
+        .software_adapters(true)
+        .capacity(inventory.devices[0].id.clone(), ByteSize::mib(1));
     let silo = silo(inventory, pool, AnalyzerOptions::default().device_required(true));
     let refused = silo.grid().actor::<VisionAnalyzer>("cam-1").place().await;
     let text = refused.expect_err("1 MiB is too little").to_string();
     assert!(text.contains("gpu(vram = 4 MiB") && text.contains("has 1 MiB to lease in all"), "{text}");
     assert_eq!(text.lines().count(), 1);
+    silo.shutdown(Duration::from_secs(5)).await;
+}
+
+#[tokio::test]
+async fn wgpu_a_device_that_the_silo_does_not_lease_is_passed_over() {
+    let silo = silo(llvmpipe(), PoolOptions::new(), AnalyzerOptions::default());
+    let place = silo.grid().actor::<VisionAnalyzer>("cam-1").place().await;
+    assert_eq!(place.expect("the processor will do"), (Backend::Cpu, None));
     silo.shutdown(Duration::from_secs(5)).await;
 }
 
