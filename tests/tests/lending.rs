@@ -1,6 +1,5 @@
 //! Who may use an actor while it is lent, in what order, and what happens when the loan ends early.
 
-use std::future::IntoFuture;
 use std::sync::{Arc, Mutex};
 
 use quark::prelude::*;
@@ -29,7 +28,7 @@ impl Lender {
     /// Asks the helper to call back so many times, one after another.
     pub async fn lend_for(&mut self, cx: &Cx, times: u32) -> u32 {
         let helper = cx.grid().actor::<Helper>("h");
-        cx.lend(self, helper.call_back(times).into_future()).await.unwrap();
+        cx.lend(self, helper.call_back(times)).await.unwrap();
         self.visits
     }
 
@@ -37,13 +36,7 @@ impl Lender {
     pub async fn lend_to_many(&mut self, cx: &Cx) -> u32 {
         let helpers = ["h1", "h2", "h3"].map(|key| cx.grid().actor::<Helper>(key));
         let [first, second, third] = &helpers;
-        let all = async {
-            tokio::join!(
-                first.call_back(5).into_future(),
-                second.call_back(5).into_future(),
-                third.call_back(5).into_future()
-            )
-        };
+        let all = async { tokio::join!(first.call_back(5), second.call_back(5), third.call_back(5)) };
         let (first, second, third) = cx.lend(self, all).await;
         first.unwrap();
         second.unwrap();
@@ -55,7 +48,7 @@ impl Lender {
     pub async fn lend_again_and_again(&mut self, cx: &Cx) -> u32 {
         for times in 1..=3 {
             let helper = cx.grid().actor::<Helper>("h");
-            cx.lend(self, helper.call_back(times).into_future()).await.unwrap();
+            cx.lend(self, helper.call_back(times)).await.unwrap();
             self.visits += 100;
         }
         self.visits
@@ -84,7 +77,7 @@ impl Lender {
     ) -> u32 {
         let helper = cx.grid().actor::<Helper>("h");
         tokio::select! {
-            called = cx.lend(self, helper.call_back_after(lent, resume).into_future()) => {
+            called = cx.lend(self, helper.call_back_after(lent, resume)) => {
                 panic!("nobody lets the helper end: {called:?}");
             }
             () = cancel.passed() => {}
@@ -109,7 +102,7 @@ impl Lender {
 
     pub async fn lend_to_a_panic(&mut self, cx: &Cx) -> bool {
         let helper = cx.grid().actor::<Helper>("h");
-        let broke = cx.lend(self, helper.break_caller().into_future()).await.unwrap();
+        let broke = cx.lend(self, helper.break_caller()).await.unwrap();
         self.visits += 1;
         broke
     }
@@ -131,8 +124,8 @@ impl Lender {
             () = leave.passed() => {}
             _ = cx.lend(self, async {
                 tokio::join!(
-                    first.stay(inside.clone(), leave.clone()).into_future(),
-                    helper.visit_after(inside.clone(), log.clone()).into_future(),
+                    first.stay(inside.clone(), leave.clone()),
+                    helper.visit_after(inside.clone(), log.clone()),
                 )
             }) => {}
         }

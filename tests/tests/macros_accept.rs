@@ -21,6 +21,7 @@ struct Look {
 type Outcome<T> = std::result::Result<T, String>;
 
 #[derive(Clone, Debug, Actor)]
+#[allow(clippy::duplicated_attributes, reason = "two rules may well have the same lead or confidence")]
 #[actor(
     name = "accept.camera-1_b",
     idle = "1.5h",
@@ -99,6 +100,16 @@ impl Camera {
         Err("as a value".to_owned())
     }
 
+    // `Self` is the actor, wherever it stands.
+    pub async fn snapshot(&self) -> Self {
+        self.clone()
+    }
+
+    pub async fn merge(&mut self, others: Vec<Self>) -> Result<Option<Self>, (Self, Broken)> {
+        self.seven += others.iter().map(|other| other.seven).sum::<u32>();
+        Ok(others.into_iter().next())
+    }
+
     pub async fn nothing(&self) {}
 
     pub async fn explicit_unit(&self) -> () {}
@@ -140,8 +151,8 @@ struct Unit;
 
 #[methods]
 impl Unit {
-    pub async fn ping(&self) -> char {
-        'p'
+    pub async fn ping(&self, text: &'static str) -> &'static str {
+        text
     }
 }
 
@@ -241,6 +252,10 @@ fn every_kind_of_parameter_and_answer_gets_through() {
         );
         assert!(matches!(camera.full_path().await, Err(CallError::Actor(Broken))));
         assert_eq!(camera.other_alias().await.unwrap(), Err("as a value".to_owned()));
+        let copy = camera.snapshot().await.unwrap();
+        assert_eq!(copy.seven, 7);
+        assert_eq!(camera.merge(vec![copy.clone(), copy]).await.unwrap().map(|first| first.seven), Some(7));
+        assert_eq!(camera.snapshot().await.unwrap().seven, 21);
         camera.nothing().await.unwrap();
         camera.explicit_unit().await.unwrap();
         assert_eq!(camera.with_attributes("four".to_owned()).await.unwrap(), 4);
@@ -253,12 +268,12 @@ fn structs_of_every_shape_are_actors() {
     on_both_runtimes(|| async {
         let silo = builder().host::<Unit>().host::<Tuple>().host::<Empty>().host::<Alone>().start().unwrap();
         let grid = silo.grid();
-        assert_eq!(grid.actor::<Unit>("u").ping().await.unwrap(), 'p');
+        assert_eq!(grid.actor::<Unit>("u").ping("pong").await.unwrap(), "pong");
         assert_eq!(grid.actor::<Tuple>("t").parts().await.unwrap(), (0, "start".to_owned()));
         assert_eq!(grid.actor::<Alone>("a").add().await.unwrap(), 1);
         // Keys of every kind name the same actor.
         let key: Key = "7".into();
-        assert_eq!(grid.actor::<Alone>(7_u32).add().await.unwrap(), 1);
+        assert_eq!(grid.actor::<Alone>(7).add().await.unwrap(), 1);
         assert_eq!(grid.actor::<Alone>(7_u64).add().await.unwrap(), 2);
         assert_eq!(grid.actor::<Alone>("7").add().await.unwrap(), 3);
         assert_eq!(grid.actor::<Alone>("7".to_owned()).add().await.unwrap(), 4);

@@ -57,11 +57,30 @@ impl Fragile {
         self.breaks_in_drop = true;
     }
 
+    /// An answer that breaks when nobody takes it.
+    pub async fn answers_badly(&mut self) -> Bomb {
+        self.ran += 1;
+        Bomb
+    }
+
+    pub async fn answers_badly_later(&mut self, started: Arc<Gate>, gate: Arc<Gate>) -> Bomb {
+        started.open();
+        gate.passed().await;
+        self.ran += 1;
+        Bomb
+    }
+
+    pub async fn takes_badly(&mut self, bomb: Bomb) {
+        std::mem::forget(bomb);
+        self.ran += 1;
+    }
+
     pub async fn odd_payload(&mut self) {
         std::panic::panic_any(17_u8);
     }
 }
 
+#[derive(Debug)]
 struct Bomb;
 
 impl Drop for Bomb {
@@ -224,6 +243,57 @@ fn a_one_way_message_that_panics_costs_the_actor_only_its_state() {
     });
 }
 
+#[test]
+fn an_answer_whose_drop_panics_harms_nobody() {
+    on_both_runtimes(|| async {
+        let (silo, grid) = fragile();
+        // More of them than there are threads to lose.
+        for n in 0..32_u32 {
+            let actor = grid.actor::<Fragile>(n);
+            actor.answers_badly().tell().unwrap();
+            actor.step().tell().unwrap();
+            let (started, gate) = (Gate::new(), Gate::new());
+            let abandoned = tokio::spawn({
+                let (actor, started, gate) = (actor.clone(), started.clone(), gate.clone());
+                async move { actor.answers_badly_later(started, gate).await.map(std::mem::forget) }
+            });
+            started.passed().await;
+            abandoned.abort();
+            assert!(abandoned.await.is_err());
+            gate.open();
+            until_ran(&actor, 3).await;
+        }
+        assert!(silo.shutdown(Duration::from_secs(10)).await.drained);
+    });
+}
+
+#[test]
+fn an_argument_whose_drop_panics_harms_only_who_sent_it() {
+    on_both_runtimes(|| async {
+        let (silo, grid) = fragile();
+        let actor = grid.actor::<Fragile>("one");
+        let (started, gate) = (Gate::new(), Gate::new());
+        let holder = tokio::spawn({
+            let (actor, started, gate) = (actor.clone(), started.clone(), gate.clone());
+            async move { actor.answers_badly_later(started, gate).await.map(std::mem::forget) }
+        });
+        started.passed().await;
+        // Given up while it waits: its argument is dropped by whoever finds it in the mailbox.
+        let queued = tokio::spawn({
+            let actor = actor.clone();
+            async move { actor.takes_badly(Bomb).await }
+        });
+        until(|| grid.census().types[0].queued == 1).await;
+        queued.abort();
+        assert!(queued.await.is_err());
+        gate.open();
+        holder.await.unwrap().unwrap();
+        until_ran(&actor, 1).await;
+        assert_eq!(actor.step().await.unwrap(), 2);
+        assert!(silo.shutdown(Duration::from_secs(10)).await.drained);
+    });
+}
+
 #[derive(Debug, Actor)]
 #[actor(name = "panics.unborn", factory)]
 struct Unborn;
@@ -259,6 +329,48 @@ fn a_panic_in_the_constructor_is_an_activation_error_and_the_next_call_tries_aga
         assert_eq!(actor.step().await.unwrap(), 1);
         assert_eq!(tries.load(Ordering::SeqCst), 2);
         until(|| silo.grid().census().activations == 1).await;
+    });
+}
+
+/// Leaves and breaks in one turn.
+#[derive(Actor)]
+#[actor(name = "panics.leaver", factory)]
+struct Leaver {
+    said_goodbye: Arc<AtomicU32>,
+}
+
+#[methods]
+impl Leaver {
+    #[on_deactivate]
+    async fn goodbye(&mut self) -> Result<()> {
+        self.said_goodbye.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    pub async fn leaves_and_breaks(&mut self, cx: &Cx) {
+        cx.deactivate();
+        panic!("torn");
+    }
+
+    pub async fn leaves(&mut self, cx: &Cx) {
+        cx.deactivate();
+    }
+}
+
+#[test]
+fn no_hook_runs_on_an_actor_that_a_panic_may_have_torn() {
+    on_both_runtimes(|| async {
+        let said_goodbye = Arc::new(AtomicU32::new(0));
+        let theirs = said_goodbye.clone();
+        let make = move |_: &Key| Ok(Leaver { said_goodbye: theirs.clone() });
+        let silo = builder().host_with(make).start().unwrap();
+        let leaver = silo.grid().actor::<Leaver>("one");
+        leaver.leaves().await.unwrap();
+        until(|| said_goodbye.load(Ordering::SeqCst) == 1).await;
+        assert!(matches!(leaver.leaves_and_breaks().await, Err(CallError::Panicked(_))));
+        leaver.leaves().await.unwrap();
+        assert!(silo.shutdown(Duration::from_secs(10)).await.drained);
+        assert_eq!(said_goodbye.load(Ordering::SeqCst), 2, "the torn one said nothing");
     });
 }
 

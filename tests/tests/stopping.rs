@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Instant;
 
 use quark::prelude::*;
-use quark_tests::{Gate, builder, on_both_runtimes, on_threads, soon};
+use quark_tests::{Gate, builder, on_both_runtimes, on_threads, soon, until};
 
 /// Counts its lives in what the test handed in.
 #[derive(Actor)]
@@ -262,5 +262,139 @@ fn a_grid_handle_does_not_keep_a_silo_running() {
         assert!(soon(grid.actor::<Worker>("one").step()).await.is_err());
         // Its actors were deactivated on the way out, or dropped; none takes another turn.
         assert!(left.load(Ordering::SeqCst) <= 1);
+    });
+}
+
+#[test]
+fn a_silo_that_is_gone_leaves_nothing_behind() {
+    on_both_runtimes(|| async {
+        let Set { silo, .. } = set();
+        for n in 0..100_u64 {
+            silo.grid().actor::<Worker>(n).step().await.unwrap();
+        }
+        let (grid, actor) = (silo.grid(), silo.grid().actor::<Worker>("kept"));
+        actor.step().await.unwrap();
+        // Everything that actors share holds the pool of devices.
+        let devices = Arc::downgrade(silo.devices());
+        drop(silo);
+        assert!(soon(actor.step()).await.is_err());
+        drop((grid, actor));
+        until(|| devices.strong_count() == 0).await;
+    });
+}
+
+#[test]
+fn a_silo_that_is_shut_down_leaves_nothing_behind() {
+    on_both_runtimes(|| async {
+        let Set { silo, .. } = set();
+        for n in 0..100_u64 {
+            silo.grid().actor::<Worker>(n).step().await.unwrap();
+        }
+        let devices = Arc::downgrade(silo.devices());
+        assert!(silo.shutdown(Duration::from_secs(10)).await.drained);
+        until(|| devices.strong_count() == 0).await;
+    });
+}
+
+#[test]
+fn every_caller_is_answered_when_a_silo_is_dropped_under_load() {
+    const CALLERS: u64 = 16;
+    on_both_runtimes(|| async {
+        for _ in 0..20 {
+            let Set { silo, .. } = set();
+            let mut callers = tokio::task::JoinSet::new();
+            for caller in 0..CALLERS {
+                let grid = silo.grid();
+                callers.spawn(async move {
+                    for n in 0.. {
+                        let (started, open) = (Gate::new(), Gate::new());
+                        open.open();
+                        let actor = grid.actor::<Worker>((caller + n) % 5);
+                        // Until the silo is gone.
+                        if actor.hold(started, open).await.is_err() || actor.step().await.is_err() {
+                            return;
+                        }
+                        if n % 8 == 0 {
+                            tokio::task::yield_now().await;
+                        }
+                    }
+                });
+            }
+            for _ in 0..50 {
+                tokio::task::yield_now().await;
+            }
+            drop(silo);
+            while let Some(caller) = callers.join_next().await {
+                caller.unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn callers_elsewhere_are_answered_when_a_silo_ends_after_the_runtime_that_drove_it() {
+    let runtime =
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let (driver, callers) = (runtime(), runtime());
+    let Set { silo, .. } = driver.block_on(async { set() });
+    let actor = silo.grid().actor::<Worker>("one");
+    let (started, never) = (Gate::new(), Gate::new());
+    let running = callers.spawn({
+        let (actor, started) = (actor.clone(), started.clone());
+        async move { actor.hold(started, never).await }
+    });
+    callers.block_on(soon(started.passed()));
+    let queued = callers.spawn({
+        let actor = actor.clone();
+        async move { actor.step().await }
+    });
+    callers.block_on(until(|| silo.grid().census().types[0].queued == 1));
+    drop(driver);
+    drop(silo);
+    callers.block_on(soon(async {
+        assert!(running.await.unwrap().is_err());
+        assert!(queued.await.unwrap().is_err());
+        assert!(actor.step().await.is_err());
+    }));
+}
+
+/// Holds its own silo.
+#[derive(Actor)]
+#[actor(name = "stop.owner")]
+struct Owner;
+
+#[methods]
+impl Owner {
+    pub async fn end(&mut self, silo: Silo) {
+        drop(silo);
+    }
+
+    pub async fn end_later(&mut self, silo: Silo) {
+        tokio::task::yield_now().await;
+        drop(silo);
+    }
+
+    pub async fn shut_down(&mut self, silo: Silo) -> bool {
+        silo.shutdown(ms(10)).await.drained
+    }
+}
+
+#[test]
+fn an_actor_may_end_its_own_silo() {
+    on_both_runtimes(|| async {
+        let owner = || {
+            let silo = builder().host::<Owner>().start().unwrap();
+            (silo.grid().actor::<Owner>("one"), silo)
+        };
+        let (actor, silo) = owner();
+        let ended = actor.end(silo).await;
+        assert!(matches!(ended, Ok(()) | Err(CallError::Stopped(_))), "{ended:?}");
+        let (actor, silo) = owner();
+        let ended = actor.end_later(silo).await;
+        assert!(matches!(ended, Ok(()) | Err(CallError::Stopped(_))), "{ended:?}");
+        // A shutdown waits for its own turn, so its patience ends, and so does the turn.
+        let (actor, silo) = owner();
+        let ended = actor.shut_down(silo).await;
+        assert!(matches!(ended, Ok(false) | Err(CallError::Stopped(_))), "{ended:?}");
     });
 }

@@ -385,7 +385,8 @@ struct Slow;
 
 #[methods]
 impl Slow {
-    pub async fn crunch(&mut self, done: Arc<AtomicBool>) -> bool {
+    pub async fn crunch(&mut self, begun: Arc<AtomicBool>, done: Arc<AtomicBool>) -> bool {
+        begun.store(true, Ordering::SeqCst);
         spin_until(|| done.load(Ordering::SeqCst))
     }
 }
@@ -395,31 +396,33 @@ fn a_slow_method_leaves_its_callers_thread_so_that_a_timeout_means_something() {
     on_threads(|| async {
         let silo = builder().host::<Slow>().start().unwrap();
         let slow = silo.grid().actor::<Slow>("one");
+        let flag = || Arc::new(AtomicBool::new(false));
         // The first call shows that the method is slow: it blocks for a millisecond.
-        let begun = Instant::now();
-        let (brief, release) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+        let (begun, brief, release) = (flag(), flag(), flag());
         let other = std::thread::spawn({
-            let brief = brief.clone();
+            let (begun, brief) = (begun.clone(), brief.clone());
             move || {
-                spin_until(|| begun.elapsed() > Duration::from_millis(1));
+                spin_until(|| begun.load(Ordering::SeqCst));
+                let since = Instant::now();
+                spin_until(|| since.elapsed() > Duration::from_millis(1));
                 brief.store(true, Ordering::SeqCst);
             }
         });
-        assert!(slow.crunch(brief).await.unwrap());
+        assert!(slow.crunch(begun, brief).await.unwrap());
         other.join().unwrap();
 
-        let late = slow.crunch(release.clone()).timeout(ms(20)).await;
+        let late = slow.crunch(flag(), release.clone()).timeout(ms(20)).await;
         assert!(matches!(&late, Err(CallError::Timeout(late)) if late.started), "{late:?}");
         // And a fan-out is one: two actors crunch beside each other while this thread waits for neither.
         let other = silo.grid().actor::<Slow>("two");
         let both = tokio::select! {
             biased;
-            _ = other.crunch(release.clone()) => "crunched on this thread",
+            _ = other.crunch(flag(), release.clone()) => "crunched on this thread",
             () = std::future::ready(()) => "went on",
         };
         assert_eq!(both, "went on");
         release.store(true, Ordering::SeqCst);
-        assert!(soon(slow.crunch(release)).await.unwrap());
+        assert!(soon(slow.crunch(flag(), release)).await.unwrap());
     });
 }
 
