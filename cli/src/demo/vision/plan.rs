@@ -46,7 +46,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) fn new(seed: u64, cameras: u32, frames: u32, rounds: NonZeroU32) -> Self {
-        let visit = |camera, round| visit(seed, camera, round);
+        let visit = |camera, round| visit(seed, camera, cameras, round);
         let rounds = (0..rounds.get())
             .map(|round| (0..cameras).map(|camera| visit(camera, round)).collect())
             .collect();
@@ -74,11 +74,22 @@ fn pace(cameras: u32) -> Duration {
     PACE.max(PACE_PER_CAMERA * cameras)
 }
 
-fn visit(seed: u64, camera: u32, round: u32) -> Visit {
+/// The cameras' shutters are triggered in turn, as a rig does it so that one flash does not blind another: each
+/// frame falls into its camera's own part of the pace. Then latencies tell of loading, not of frames that
+/// happened to come at once.
+fn shutter(after: Duration, camera: u32, cameras: u32) -> Duration {
+    let pace = pace(cameras);
+    let own = pace / cameras.max(1) * camera;
+    let periods = after.saturating_sub(own).as_nanos().div_ceil(pace.as_nanos());
+    own + pace * u32::try_from(periods).unwrap_or(u32::MAX)
+}
+
+fn visit(seed: u64, camera: u32, cameras: u32, round: u32) -> Visit {
     let mut random = Random::keyed(&[seed, u64::from(camera), u64::from(round)]);
     let mut within = |span: Duration| span.mul_f32(random.unit());
     let motion = STAGGER * camera + within(STAGGER * 2);
-    let frames = motion + LEAD - LEAD_JITTER + within(LEAD_JITTER * 2);
+    let wanted = motion + LEAD - LEAD_JITTER + within(LEAD_JITTER * 2);
+    let frames = shutter(wanted, camera, cameras);
     let kind = random.unit();
     let (announced, real) = (kind >= UNANNOUNCED, kind < 1.0 - FALSE_ALARMS);
     Visit { camera, motion_at: announced.then_some(motion), frames_at: real.then_some(frames) }
@@ -96,8 +107,8 @@ mod tests {
     fn the_seed_alone_decides() {
         assert_eq!(plan(1, 4, 5).rounds, plan(1, 4, 5).rounds);
         assert_ne!(plan(1, 4, 5).rounds, plan(2, 4, 5).rounds);
-        // A camera's visits don't depend on how many others there are.
-        assert_eq!(plan(1, 4, 5).rounds[3][1], plan(1, 2, 5).rounds[3][1]);
+        // A camera's motions don't depend on how many others there are.
+        assert_eq!(plan(1, 4, 5).rounds[3][1].motion_at, plan(1, 2, 5).rounds[3][1].motion_at);
     }
 
     #[test]
@@ -111,8 +122,22 @@ mod tests {
         for visit in plan.visits() {
             if let (Some(motion), Some(frames)) = (visit.motion_at, visit.frames_at) {
                 let lead = frames - motion;
-                assert!(lead >= LEAD - LEAD_JITTER && lead <= LEAD + LEAD_JITTER, "{lead:?}");
+                assert!(lead >= LEAD - LEAD_JITTER && lead <= LEAD + LEAD_JITTER + plan.pace, "{lead:?}");
             }
+        }
+    }
+
+    #[test]
+    fn no_two_cameras_take_frames_at_once() {
+        let plan = plan(3, 8, 6);
+        for visits in &plan.rounds {
+            let mut phases: Vec<u128> = visits
+                .iter()
+                .filter_map(|visit| visit.frames_at)
+                .map(|at| at.as_nanos() % plan.pace.as_nanos())
+                .collect();
+            phases.sort_unstable();
+            assert!(phases.windows(2).all(|pair| pair[1] - pair[0] >= 2_000_000), "{phases:?}");
         }
     }
 
