@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use quark::prelude::*;
-use quark_tests::{builder, on_both_runtimes};
+use quark_tests::{Gate, builder, on_both_runtimes, until};
 use tokio::task::yield_now;
 
 /// One step of a call chain.
@@ -323,5 +323,74 @@ fn two_chains_that_do_not_wait_for_each_other_are_not_taken_for_one() {
         for chain in chains {
             chain.await.unwrap();
         }
+    });
+}
+
+/// Takes calls whose askers hand them on.
+#[derive(Actor)]
+#[actor(name = "relay")]
+struct Relay {
+    steps: u32,
+}
+
+#[methods]
+impl Relay {
+    /// Asks `z`, which answers at once, and then waits for something else.
+    pub async fn first(
+        &mut self,
+        cx: &Cx,
+        came: Arc<Gate>,
+        go: Arc<Gate>,
+        end: Arc<Gate>,
+    ) -> Result<(), String> {
+        cx.grid().actor::<Relay>("z").hands_on(came, go).await.map_err(|error| error.to_string())?;
+        end.passed().await;
+        Ok(())
+    }
+
+    /// Begins a call, and lets somebody outside its turn wait for the answer.
+    pub async fn hands_on(&mut self, cx: &Cx, came: Arc<Gate>, go: Arc<Gate>) {
+        let w = cx.grid().actor::<Relay>("w");
+        let mut call = Box::pin(async move { w.comes_back(came, go).await });
+        tokio::select! {
+            biased;
+            early = &mut call => panic!("nobody let it end: {early:?}"),
+            () = std::future::ready(()) => {}
+        }
+        tokio::spawn(call);
+    }
+
+    pub async fn comes_back(&mut self, cx: &Cx, came: Arc<Gate>, go: Arc<Gate>) {
+        go.passed().await;
+        cx.grid().actor::<Relay>("x").step().await.unwrap();
+        came.open();
+    }
+
+    pub async fn step(&mut self) -> u32 {
+        self.steps += 1;
+        self.steps
+    }
+}
+
+#[test]
+fn a_chain_ends_at_a_turn_that_has_ended() {
+    on_both_runtimes(|| async {
+        let silo = builder().host::<Relay>().start().unwrap();
+        let (came, go, end) = (Gate::new(), Gate::new(), Gate::new());
+        let x = silo.grid().actor::<Relay>("x");
+        let first = tokio::spawn({
+            let (x, came, go, end) = (x.clone(), came.clone(), go.clone(), end.clone());
+            async move { x.first(came, go, end).await }
+        });
+        // `z` has answered `x` once `w` runs on without it: `x` waits for none of them any more.
+        until(|| silo.grid().census().types[0].active == 3).await;
+        for _ in 0..10 {
+            yield_now().await;
+        }
+        go.open();
+        until(|| silo.grid().census().types[0].queued == 1).await;
+        end.open();
+        first.await.unwrap().unwrap();
+        came.passed().await;
     });
 }

@@ -306,3 +306,18 @@ fn a_panic_on_a_loan_is_its_callers_and_the_lender_goes_on_to_its_end() {
         );
     });
 }
+
+/// A loan must not be moved or forgotten once it has begun, or its method could use the actor beside those it is
+/// lent to. Compiles only while `Lend` is not `Unpin`.
+#[test]
+fn a_loan_stays_where_it_was_begun() {
+    trait OnlyOneUnlessUnpin<Which> {
+        fn is_pinned() -> bool {
+            true
+        }
+    }
+    impl<T> OnlyOneUnlessUnpin<()> for T {}
+    impl<T: Unpin> OnlyOneUnlessUnpin<u8> for T {}
+    type Loan = quark::runtime::turn::Lend<'static, std::future::Pending<()>>;
+    assert!(<Loan as OnlyOneUnlessUnpin<_>>::is_pinned());
+}
