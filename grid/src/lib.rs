@@ -83,3 +83,8 @@ pub mod macro_support {
     pub use quark_runtime::turn::{Exclusive, Shared, TurnMode};
     pub use quark_runtime::{ActorRef, Call, Cx};
 }
+
+/// The README's code is compiled and run with the documentation's.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+mod readme {}

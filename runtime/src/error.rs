@@ -52,8 +52,8 @@ pub enum CallError<E> {
     /// the turn goes on without a caller, and what it did is unknown.
     #[error("{} did not answer {} in time ({})", .0.actor, .0.method, .0.state())]
     Timeout(Box<Timeout>),
-    /// Unknown: the silo stopped while the turn was under way.
-    #[error("the silo stopped while {} was running {}; the outcome is unknown", .0.actor, .0.method)]
+    /// Unknown: the turn was ended half-way, since the silo stopped or another turn's panic tore the actor.
+    #[error("{} while {} was running {}; the outcome is unknown", .0.cause, .0.actor, .0.method)]
     Stopped(Box<Stopped>),
 }
 
@@ -101,6 +101,27 @@ pub struct Stopped {
     pub actor: ActorId,
     /// Which method.
     pub method: &'static str,
+    /// What ended the turn.
+    pub cause: StopCause,
+}
+
+/// What ended a turn half-way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum StopCause {
+    /// The silo stopped. Retry at another one.
+    Silo = 1,
+    /// Another turn on the same actor panicked, so its state may be torn. The next message finds a fresh actor.
+    Torn = 2,
+}
+
+impl fmt::Display for StopCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Silo => "the silo stopped",
+            Self::Torn => "another turn panicked",
+        })
+    }
 }
 
 /// A call's failure where the method's own error cannot occur.

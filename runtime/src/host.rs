@@ -300,6 +300,7 @@ impl<A: Actor> AnyHost for Hosted<A> {
             let seen = slot.word.snapshot();
             let unused = tick.wrapping_sub(slot.last_used.load(Ordering::Relaxed)) >= idle;
             match seen.phase() {
+                Phase::Active if seen.wants_close() => slot.end_torn_turns(tick),
                 Phase::Active if unused && !seen.has_writer() && seen.readers() == 0 => {
                     slot.request_deactivation(DeactivationReason::Idle);
                 }

@@ -200,6 +200,14 @@ impl RuntimeBuilder {
             Hosts::new(Some(services.clone()), by_type)
         });
         services.streams.open(found)?;
+        for executor in services.executors() {
+            let (hosts, services) = (Arc::downgrade(&hosts), Arc::downgrade(&services));
+            executor.on_end(move || {
+                if let (Some(hosts), Some(services)) = (hosts.upgrade(), services.upgrade()) {
+                    stop_all(&services, &hosts);
+                }
+            });
+        }
         // The sweeper lives on the silo's own threads, so that a busy or stopped caller's runtime does not hold
         // back idle deactivation.
         let sweeper = lanes_handle.spawn(sweep(services.clone(), Arc::downgrade(&hosts)));
@@ -285,6 +293,16 @@ async fn sweep(services: Arc<Services>, hosts: Weak<Hosts>) {
     }
 }
 
+/// Nothing begins any more; what waits is refused, what runs is ended.
+fn stop_all(services: &Services, hosts: &Hosts) {
+    services.draining.store(true, Ordering::SeqCst);
+    services.stopped.store(true, Ordering::SeqCst);
+    services.stop_signal.send_replace(true);
+    for host in hosts.all() {
+        host.stop_all();
+    }
+}
+
 /// One look at what is idle or warmed in vain.
 fn sweep_once(services: &Services, hosts: &Hosts) {
     let tick = Services::tick_of(services.clock.now());
@@ -366,21 +384,12 @@ impl Runtime {
         self.services.draining.store(true, Ordering::SeqCst);
         let drained = timeout(patience, self.quiet()).await.is_ok();
         if !drained {
-            self.stop_all();
+            stop_all(&self.services, &self.hosts);
             // What does not even end when told to is stuck in a poll, and nothing can end that.
             let ended = timeout(ABORT_PATIENCE, self.quiet()).await.is_ok();
             tracing::warn!(ended, "turns were still running when the silo stopped");
         }
         Shutdown { drained }
-    }
-
-    /// Nothing begins any more; what waits is refused, what runs is ended.
-    fn stop_all(&self) {
-        self.services.stopped.store(true, Ordering::SeqCst);
-        self.services.stop_signal.send_replace(true);
-        for host in self.hosts.all() {
-            host.stop_all();
-        }
     }
 
     async fn quiet(&self) {
@@ -409,7 +418,7 @@ impl Drop for Runtime {
         for host in self.hosts.all() {
             host.close_all(DeactivationReason::Shutdown);
         }
-        self.stop_all();
+        stop_all(&self.services, &self.hosts);
         for host in self.hosts.all() {
             host.clear();
         }

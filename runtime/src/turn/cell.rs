@@ -1,5 +1,6 @@
 //! Borrowing: what a turn gets of its actor, and a context of its slot.
 
+use std::any::TypeId;
 use std::ptr;
 use std::sync::Arc;
 
@@ -76,15 +77,28 @@ unsafe impl<A: Sync> TurnMode<A> for Shared {
 }
 
 /// Where an actor is, and of what type.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) struct ActorAddress {
-    pub(crate) address: usize,
-    pub(crate) actor_type: std::any::TypeId,
+    pointer: *mut (),
+    actor_type: TypeId,
 }
 
+// SAFETY: it is only an address until `pointer` is used, whose user answers for that.
+unsafe impl Send for ActorAddress {}
+// SAFETY: as above.
+unsafe impl Sync for ActorAddress {}
+
 impl ActorAddress {
-    pub(crate) fn of<A: 'static>(actor: *const A) -> Self {
-        Self { address: actor.addr(), actor_type: std::any::TypeId::of::<A>() }
+    pub(crate) fn of<A: 'static>(actor: *mut A) -> Self {
+        Self { pointer: actor.cast(), actor_type: TypeId::of::<A>() }
+    }
+
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        ptr::addr_eq(self.pointer, other.pointer) && self.actor_type == other.actor_type
+    }
+
+    pub(crate) fn pointer(&self) -> *mut () {
+        self.pointer
     }
 }
 

@@ -6,8 +6,8 @@
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use crossbeam_queue::SegQueue;
@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tokio::runtime::{self, Handle};
 use tokio::task::coop;
 
+use crate::error::StopCause;
 use crate::turn::{AnySlot, TaskRef};
 
 /// Items that a worker runs before it lets tokio look after its sockets and timers.
@@ -36,6 +37,9 @@ pub(crate) struct Executor {
     parked: AtomicUsize,
     /// Workers that are still there. Without one, whoever brings an item ends it.
     live: AtomicUsize,
+    /// Somebody is ending what is left.
+    ending: AtomicBool,
+    end_hook: OnceLock<Box<dyn Fn() + Send + Sync>>,
     closed: AtomicBool,
     home: runtime::Id,
     handle: Handle,
@@ -55,6 +59,9 @@ impl Drop for Shift {
         let last = self.0.live.fetch_sub(1, Ordering::SeqCst) == 1;
         fence(Ordering::SeqCst);
         if last {
+            if let Some(hook) = self.0.end_hook.get() {
+                contained(hook);
+            }
             self.0.end_items();
         }
     }
@@ -76,6 +83,8 @@ impl Executor {
             workers: (0..workers).map(|_| Worker::default()).collect(),
             parked: AtomicUsize::new(0),
             live: AtomicUsize::new(workers),
+            ending: AtomicBool::new(false),
+            end_hook: OnceLock::new(),
             closed: AtomicBool::new(false),
             home: handle.id(),
             handle: handle.clone(),
@@ -118,18 +127,33 @@ impl Executor {
         }
     }
 
-    /// Ends what is left when nobody will run it any more: its callers hear that the silo has stopped.
+    /// Ends what is left when nobody will run it any more: its callers hear that the silo has stopped. Their
+    /// turns' futures are dropped on the calling thread.
     #[cold]
     fn end_items(&self) {
-        while let Some(item) = self.queue.pop() {
-            contained(|| match item {
-                Item::Slot(slot) => slot.stop(),
-                Item::Turn(turn) => {
-                    turn.abort_unless_woken();
-                    crate::turn::slot::run_scheduled(turn);
-                }
-            });
+        while !self.queue.is_empty() {
+            // The end of one turn wakes the next; that must not nest, since chains may be long.
+            if self.ending.swap(true, Ordering::SeqCst) {
+                return;
+            }
+            while let Some(item) = self.queue.pop() {
+                contained(|| match item {
+                    Item::Slot(slot) => slot.stop(),
+                    Item::Turn(turn) => {
+                        turn.abort_unless_woken(StopCause::Silo);
+                        crate::turn::slot::run_scheduled(turn);
+                    }
+                });
+            }
+            self.ending.store(false, Ordering::SeqCst);
+            fence(Ordering::SeqCst);
         }
+    }
+
+    /// Calls `hook` when the last worker has gone, also when tokio ended it.
+    pub(crate) fn on_end(&self, hook: impl Fn() + Send + Sync + 'static) {
+        // Set once, by the silo's start.
+        self.end_hook.get_or_init(|| Box::new(hook));
     }
 
     fn unpark_one(&self) {

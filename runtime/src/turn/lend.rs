@@ -39,14 +39,38 @@ struct Frame {
     woken: bool,
     /// Turns that use the loan now: one, or several shared ones of one chain.
     active: u32,
+    /// Those turns share the actor.
+    shared: bool,
+    /// The lender's own borrow, from which theirs are made.
+    actor: ActorAddress,
     queue: VecDeque<TaskRef>,
 }
 
+impl Frame {
+    fn begins(&mut self, turn: &TaskRef) {
+        self.active = 1;
+        self.shared = !turn.is_exclusive();
+    }
+}
+
 impl Lends {
-    pub(crate) fn open(&mut self, lender: &TaskRef) {
-        let frame =
-            Frame { lender: lender.clone(), parked: false, woken: false, active: 0, queue: VecDeque::new() };
-        self.frames.push(frame);
+    pub(crate) fn open(&mut self, lender: &TaskRef, actor: ActorAddress) {
+        let lender = lender.clone();
+        let queue = VecDeque::new();
+        self.frames.push(Frame {
+            lender,
+            parked: false,
+            woken: false,
+            active: 0,
+            shared: false,
+            actor,
+            queue,
+        });
+    }
+
+    /// What the turns that use the innermost loan in use borrow from.
+    pub(crate) fn actor_in_use(&self) -> Option<ActorAddress> {
+        self.frames.iter().rev().find(|frame| frame.active > 0).map(|frame| frame.actor)
     }
 
     /// Ends the lender's last loan and gives back who still waits for it.
@@ -59,7 +83,7 @@ impl Lends {
     pub(crate) fn admit(&mut self, lender: usize, turn: &TaskRef) -> Option<bool> {
         let frame = self.frames.iter_mut().rev().find(|frame| frame.lender.identity() == lender)?;
         if frame.parked && frame.active == 0 && !frame.woken {
-            frame.active = 1;
+            frame.begins(turn);
             return Some(true);
         }
         (frame.queue.len() < LENT_QUEUE_MAX).then(|| frame.queue.push_back(turn.clone()))?;
@@ -69,11 +93,12 @@ impl Lends {
     /// Lets a shared call join a shared turn of its own chain, which uses the innermost loan in use.
     pub(crate) fn joins(&mut self) -> bool {
         match self.frames.iter_mut().rev().find(|frame| frame.active > 0) {
-            Some(frame) => {
+            // Not beside an exclusive one: the chain's own turn has ended meanwhile, and another one runs.
+            Some(frame) if frame.shared => {
                 frame.active += 1;
                 true
             }
-            None => false,
+            _ => false,
         }
     }
 
@@ -83,7 +108,7 @@ impl Lends {
             self.frames.iter_mut().rev().find(|frame| frame.lender.identity() == lender.identity())?;
         frame.parked = true;
         let next = frame.queue.pop_front()?;
-        frame.active = 1;
+        frame.begins(&next);
         Some(next)
     }
 
@@ -110,7 +135,7 @@ impl Lends {
             return Some((frame.lender.clone(), true));
         }
         let next = frame.queue.pop_front()?;
-        frame.active = 1;
+        frame.begins(&next);
         Some((next, false))
     }
 }

@@ -32,6 +32,8 @@ pub(crate) struct Extra {
     pub(crate) lease: Option<Arc<DeviceLease>>,
     pub(crate) no_device: Option<Arc<quark_placement::NoDevice>>,
     pub(super) close_reason: Option<DeactivationReason>,
+    /// When the sweep first saw that a turn's panic had torn the actor.
+    pub(super) torn_since: Option<u32>,
     /// Who runs its turns, if not the type's own executor.
     pub(super) executor: Option<Arc<Executor>>,
 }
@@ -43,6 +45,11 @@ impl Mailbox {
 
     pub(crate) fn extra(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
+    }
+
+    /// Whether a turn panicked, so that the actor must not take another one.
+    pub(super) fn is_torn(&self) -> bool {
+        self.extra.as_ref().is_some_and(|extra| extra.close_reason == Some(DeactivationReason::Panicked))
     }
 
     pub(super) fn push(&mut self, turn: TaskRef) {

@@ -14,8 +14,9 @@ use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use parking_lot::{Mutex, MutexGuard};
 use quark_base::{ActorId, Key};
@@ -24,9 +25,10 @@ use quark_devices::lease::DeviceLease;
 use crate::actor::{Actor, DeactivationReason};
 use crate::chain;
 use crate::context::DeviceAbsent;
-use crate::error::{CallError, Failure, Stopped};
+use crate::error::{CallError, Failure, StopCause};
 use crate::grid::Grid;
 use crate::host::Host;
+use crate::services::TICK;
 use crate::turn::cell::ActorAddress;
 use crate::turn::lend::Lends;
 use crate::turn::local;
@@ -34,6 +36,9 @@ use crate::turn::mailbox::Mailbox;
 use crate::turn::resident::report_drop_panic;
 use crate::turn::word::{Snapshot, Word};
 use crate::turn::{BATCH, Executor, Hold, Item, Phase, Polled, Resident, TaskRef};
+
+/// How long turns may go on beside one that panicked, in ticks: five seconds.
+const TORN_TICKS_MAX: u32 = (Duration::from_secs(5).as_millis() / TICK.as_millis()) as u32;
 
 /// A slot of any actor type, as executors, turns and contexts see it.
 pub(crate) trait AnySlot: Send + Sync + 'static {
@@ -49,6 +54,10 @@ pub(crate) trait AnySlot: Send + Sync + 'static {
     fn lender_may_run(&self, turn: &TaskRef) -> bool;
     /// Lends the actor of `lender`, which is being polled. False if `actor` is not that actor.
     fn open_lend(&self, lender: &TaskRef, actor: ActorAddress) -> bool;
+    /// What the turns on the innermost loan in use borrow from.
+    fn lent_actor(&self) -> Option<ActorAddress>;
+    /// Another reference to this slot.
+    fn shared(&self) -> Arc<dyn AnySlot>;
     /// Takes back what `lender` lent last.
     fn close_lend(&self, lender: &TaskRef);
     fn device(&self) -> Result<Arc<DeviceLease>, DeviceAbsent>;
@@ -72,6 +81,7 @@ pub(crate) struct Slot<A: Actor> {
     home: tokio::runtime::Id,
     pub(super) mailbox: Mutex<Mailbox>,
     pub(super) actor: UnsafeCell<MaybeUninit<A>>,
+    this: Weak<Self>,
     pub(crate) key: Key,
     pub(crate) host: Arc<Host<A>>,
 }
@@ -93,7 +103,8 @@ pub(crate) enum Blocked {
 impl<A: Actor> Slot<A> {
     pub(crate) fn new(key: Key, host: Arc<Host<A>>) -> Arc<Self> {
         let node = host.services.node_of(&key);
-        Arc::new(Self {
+        Arc::new_cyclic(|this| Self {
+            this: this.clone(),
             word: Word::default(),
             last_used: AtomicU32::new(host.tick()),
             node,
@@ -120,11 +131,7 @@ impl<A: Actor> Slot<A> {
     }
 
     fn arc(&self) -> Arc<Self> {
-        // SAFETY: slots exist only in the `Arc`s that `new` makes.
-        unsafe {
-            Arc::increment_strong_count(self);
-            Arc::from_raw(self)
-        }
+        self.this.upgrade().unwrap_or_else(|| unreachable!("a slot that is in use is counted"))
     }
 
     /// Notes that the actor is in use.
@@ -355,10 +362,10 @@ impl<A: Actor> Slot<A> {
         let pending = &mut mailbox.extra().pending;
         turn.pending_index().store(pending.len() as u32, Ordering::Relaxed);
         pending.push(turn.clone());
-        // Those who ended all turns may have looked before this one was there to be found.
+        // Those who end all turns may have looked before this one was there to be found.
+        drop(mailbox);
         if self.host.services.has_stopped() {
-            drop(mailbox);
-            turn.abort();
+            turn.abort(StopCause::Silo);
         }
     }
 
@@ -448,6 +455,11 @@ impl<A: Actor> Slot<A> {
         }
     }
 
+    /// Takes a shared turn beside others although the actor is to close when they have ended.
+    fn joins_before_close(&self, seen: Snapshot) -> bool {
+        seen.wants_close() && seen.readers() > 0 && self.word.reenter_shared()
+    }
+
     /// The exclusive messages at the mailbox's head, as many as one visit to the lock should fetch.
     fn take_exclusive_batch(&self, mailbox: &mut Mailbox) -> Batch {
         let mut batch = Batch::default();
@@ -493,12 +505,26 @@ impl<A: Actor> Slot<A> {
         self.mailbox.lock().length
     }
 
+    /// Ends the turns that still share an actor some time after another turn's panic tore it: they may finish,
+    /// but not hold up the fresh actor for as long as they please.
+    pub(crate) fn end_torn_turns(&self, tick: u32) {
+        let mut mailbox = self.mailbox.lock();
+        if !mailbox.is_torn() {
+            return;
+        }
+        let since = *mailbox.extra().torn_since.get_or_insert(tick);
+        drop(mailbox);
+        if tick.wrapping_sub(since) >= TORN_TICKS_MAX {
+            self.abort_turns(StopCause::Torn);
+        }
+    }
+
     /// Asks every turn that has begun to end.
-    fn abort_turns(&self) {
+    fn abort_turns(&self, cause: StopCause) {
         let pending =
             self.mailbox.lock().extra.as_ref().map(|extra| extra.pending.clone()).unwrap_or_default();
         for turn in pending {
-            turn.abort();
+            turn.abort(cause);
         }
     }
 }
@@ -581,10 +607,12 @@ impl<A: Actor> AnySlot for Slot<A> {
         if seen.wants_close() {
             if let Some(resident) = self.arc().take(Phase::Active, Phase::Deactivating) {
                 let why = self.mailbox.lock().extra().close_reason.take();
-                crate::activation::end(resident, why.unwrap_or(DeactivationReason::Requested));
+                return crate::activation::end(resident, why.unwrap_or(DeactivationReason::Requested));
             }
-            // Otherwise the last turn to end comes back here.
-            return;
+            if self.mailbox.lock().is_torn() {
+                // The last of the turns that run comes back here.
+                return;
+            }
         }
         for _ in 0..BATCH {
             let mut mailbox = self.mailbox.lock();
@@ -595,7 +623,8 @@ impl<A: Actor> AnySlot for Slot<A> {
                     drop(mailbox);
                     return self.run_exclusive(batch);
                 }
-                Some(false) if self.word.take_shared() => {
+                // Shared turns that run may wait for this one, so a request to close does not keep it out.
+                Some(false) if self.word.take_shared() || self.joins_before_close(seen) => {
                     let Some(turn) = self.pop(&mut mailbox) else { return };
                     drop(mailbox);
                     self.touch();
@@ -620,6 +649,8 @@ impl<A: Actor> AnySlot for Slot<A> {
                 if panicked {
                     self.poison();
                 }
+                // Before the next turn begins, lest a call of this turn's chain pass for one that waits here.
+                turn.end_chain();
                 self.let_go(turn.hold());
                 turn.finish();
             }
@@ -642,11 +673,19 @@ impl<A: Actor> AnySlot for Slot<A> {
     }
 
     fn open_lend(&self, lender: &TaskRef, actor: ActorAddress) -> bool {
-        let own = actor == ActorAddress::of::<A>(self.actor());
+        let own = actor.is(&ActorAddress::of::<A>(self.actor()));
         if own {
-            self.mailbox.lock().extra().lends.open(lender);
+            self.mailbox.lock().extra().lends.open(lender, actor);
         }
         own
+    }
+
+    fn lent_actor(&self) -> Option<ActorAddress> {
+        self.mailbox.lock().extra.as_ref()?.lends.actor_in_use()
+    }
+
+    fn shared(&self) -> Arc<dyn AnySlot> {
+        self.arc()
     }
 
     fn close_lend(&self, lender: &TaskRef) {
@@ -698,11 +737,13 @@ impl<A: Actor> AnySlot for Slot<A> {
     }
 
     fn stop(&self) {
+        // It may come out of a run queue, and must be able to get into one again.
+        self.word.begin_drain();
         let rejected = self.take_messages(&mut self.mailbox.lock());
         for turn in rejected {
             turn.reject(CallError::Draining(Box::new(self.actor_id())));
         }
-        self.abort_turns();
+        self.abort_turns(StopCause::Silo);
     }
 }
 
@@ -715,10 +756,7 @@ impl<A: Actor> Drop for Slot<A> {
             report_drop_panic(&self.key, dropped);
         }
         while let Some(turn) = self.mailbox.get_mut().pop() {
-            turn.reject(CallError::Stopped(Box::new(Stopped {
-                actor: self.actor_id(),
-                method: turn.method(),
-            })));
+            turn.reject(CallError::Draining(Box::new(self.actor_id())));
         }
     }
 }

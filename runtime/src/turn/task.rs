@@ -46,7 +46,7 @@ use self::waker::{raw_waker, wake};
 use crate::actor::{Actor, Method};
 use crate::chain::{ChainLink, Visit, walk_links};
 use crate::context::{Cx, Request};
-use crate::error::{CallError, Failure, Panicked, Stopped};
+use crate::error::{CallError, Failure, Panicked, StopCause, Stopped};
 use crate::turn::local::{self, Local};
 use crate::turn::{AnySlot, Slot, TurnMode};
 
@@ -94,8 +94,8 @@ pub(crate) struct Header {
     state: AtomicU32,
     counts: AtomicU32,
     hold: AtomicU8,
-    /// Somebody wants the turn ended; its next poll drops the future.
-    abort: AtomicBool,
+    /// Somebody wants the turn ended; its next poll drops the future. Zero, or a `StopCause`.
+    abort: AtomicU8,
     /// The caller has stopped waiting, so the chain ends here.
     severed: AtomicBool,
     /// One-way: nobody will read the reply.
@@ -304,10 +304,14 @@ impl TaskRef {
     /// Polls once. The caller's thread is the one running the turn (`RUNNING`).
     pub(crate) fn poll(&self) -> Polled {
         let header = self.header();
-        if header.abort.load(Ordering::Acquire) {
-            let stopped =
-                CallError::Stopped(Box::new(Stopped { actor: self.slot().id(), method: self.method() }));
-            self.fail_running(stopped);
+        let cause = match header.abort.load(Ordering::Acquire) {
+            0 => None,
+            cause if cause == StopCause::Torn as u8 => Some(StopCause::Torn),
+            _ => Some(StopCause::Silo),
+        };
+        if let Some(cause) = cause {
+            let details = Stopped { actor: self.slot().id(), method: self.method(), cause };
+            self.fail_running(CallError::Stopped(Box::new(details)));
             return Polled::Done { panicked: false };
         }
         // SAFETY: the state is `RUNNING`, and this thread is the one that runs.
@@ -365,20 +369,27 @@ impl TaskRef {
     }
 
     /// Asks a turn that is under way to end without being polled again.
-    pub(crate) fn abort(&self) {
-        self.abort_unless_woken();
+    pub(crate) fn abort(&self, cause: StopCause) {
+        self.abort_unless_woken(cause);
         wake(self.0);
     }
 
     /// The same for a turn that is about to be polled anyway.
-    pub(crate) fn abort_unless_woken(&self) {
-        self.header().abort.store(true, Ordering::Release);
+    pub(crate) fn abort_unless_woken(&self, cause: StopCause) {
+        self.header().abort.store(cause as u8, Ordering::Release);
+    }
+
+    /// The turn has ended, as far as its callees' chains are concerned.
+    pub(crate) fn end_chain(&self) {
+        self.header().end_link();
     }
 
     /// The caller has stopped waiting. True if the turn had not begun and never will.
     pub(crate) fn abandon(&self) -> bool {
         let header = self.header();
         header.severed.store(true, Ordering::Release);
+        // Pairs with the fence in `link_of`: one of the two sees what the other wrote.
+        fence(Ordering::SeqCst);
         if let Some(link) = header.link.get() {
             link.severed.store(true, Ordering::Release);
         }

@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
@@ -54,7 +54,7 @@ where
         (&raw mut (*header).state).write(AtomicU32::new(state));
         (&raw mut (*header).counts).write(AtomicU32::new(1));
         (&raw mut (*header).hold).write(AtomicU8::new(hold as u8));
-        (&raw mut (*header).abort).write(AtomicBool::new(false));
+        (&raw mut (*header).abort).write(AtomicU8::new(0));
         (&raw mut (*header).severed).write(AtomicBool::new(false));
         (&raw mut (*header).one_way).write(one_way);
         (&raw mut (*header).lends).write(AtomicU32::new(0));
@@ -86,13 +86,20 @@ pub(super) fn put_message<A: Actor, M: Method<A>, F, R>(
     TaskRef(task.cast())
 }
 
-/// Where the turn's actor is.
+/// Where the turn's actor is: for a turn on a loan, what the lender lent, so that its borrow is one of the lender's.
 ///
 /// # Safety
 /// The turn runs on an actor of type `A`, and has not ended.
 unsafe fn actor_of<A: Actor>(header: NonNull<Header>) -> *mut A {
-    // SAFETY: the caller's promise: the slot is alive, and is a `Slot<A>`.
-    unsafe { (*ptr::from_ref(header.as_ref().slot()).cast::<Slot<A>>()).actor() }
+    // SAFETY: the caller's promise.
+    let header = unsafe { header.as_ref() };
+    if header.hold.load(Ordering::Relaxed) == Hold::Lent as u8
+        && let Some(lent) = header.slot().lent_actor()
+    {
+        return lent.pointer().cast();
+    }
+    // SAFETY: the slot is alive, and is a `Slot<A>`.
+    unsafe { (*ptr::from_ref(header.slot()).cast::<Slot<A>>()).actor() }
 }
 
 const fn vtable<A, M, F, R>() -> VTable

@@ -3,7 +3,7 @@
 
 use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering, fence};
 
 use super::{Header, Origin};
 use crate::chain::{Ancestor, ChainLink, Visit, walk_links};
@@ -19,7 +19,7 @@ pub(super) unsafe fn link_of(turn: *const Header) -> Option<Arc<ChainLink>> {
         if next.is_null() {
             break None;
         }
-        // SAFETY: stack turns are alive.
+        // SAFETY: stack turns are alive, and so are their slots.
         let header = unsafe { &*next };
         if let Some(link) = header.link.get() {
             break Some(link.clone());
@@ -33,12 +33,7 @@ pub(super) unsafe fn link_of(turn: *const Header) -> Option<Arc<ChainLink>> {
         }
     };
     for header in missing.into_iter().rev() {
-        let slot = ptr::from_ref(header.slot());
-        // SAFETY: the slot of a turn that runs is alive, and was an `Arc` when the turn was made.
-        let slot = unsafe {
-            Arc::increment_strong_count(slot);
-            Arc::from_raw(slot)
-        };
+        let slot = header.slot().shared();
         let here = Arc::new(ChainLink {
             turn: ptr::from_ref(header).addr(),
             slot,
@@ -49,7 +44,9 @@ pub(super) unsafe fn link_of(turn: *const Header) -> Option<Arc<ChainLink>> {
         });
         // Only the thread that runs a turn writes it down, so the cell is still empty.
         let here = header.link.get_or_init(|| here).clone();
-        // After the link is there to be found, so that a caller who leaves now is not missed by both.
+        // After the link is there to be found, so that a caller who leaves now is not missed by both: pairs with
+        // the fence in `abandon`.
+        fence(Ordering::SeqCst);
         here.severed.fetch_or(header.severed.load(Ordering::Acquire), Ordering::AcqRel);
         link = Some(here);
     }
