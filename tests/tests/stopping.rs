@@ -358,6 +358,35 @@ fn callers_elsewhere_are_answered_when_a_silo_ends_after_the_runtime_that_drove_
     }));
 }
 
+#[test]
+fn callers_elsewhere_are_answered_when_the_runtime_that_drives_the_actors_ends() {
+    let runtime =
+        || tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let (driver, callers) = (runtime(), runtime());
+    let Set { silo, .. } = driver.block_on(async { set() });
+    let actor = silo.grid().actor::<Worker>("one");
+    let (started, never) = (Gate::new(), Gate::new());
+    let running = callers.spawn({
+        let (actor, started) = (actor.clone(), started.clone());
+        async move { actor.hold(started, never).await }
+    });
+    callers.block_on(soon(started.passed()));
+    let queued = callers.spawn({
+        let actor = actor.clone();
+        async move { actor.step().await }
+    });
+    callers.block_on(until(|| silo.grid().census().types[0].queued == 1));
+    drop(driver);
+    callers.block_on(soon(async {
+        assert!(running.await.unwrap().is_err());
+        assert!(queued.await.unwrap().is_err());
+        for _ in 0..3 {
+            assert!(actor.step().await.is_err());
+            assert!(silo.grid().actor::<Worker>("two").step().await.is_err());
+        }
+    }));
+}
+
 /// Holds its own silo.
 #[derive(Actor)]
 #[actor(name = "stop.owner")]
