@@ -110,6 +110,7 @@ fn a_frame_that_is_no_png_is_named() {
     let missing = folder.path().join("missing");
     let output = demo(&["--device", "cpu", "--frames-from", missing.to_str().unwrap()]);
     assert_one_line_error(&output, &["missing", "give a folder of PNG files"]);
+    assert_eq!(text(&output.stderr).matches("os error").count(), 1, "a cause is told once");
 }
 
 #[test]

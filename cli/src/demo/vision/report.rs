@@ -204,19 +204,23 @@ impl fmt::Display for Report {
         writeln!(f, "\nnetwork   {:.2} % of the held-out digits named rightly", self.accuracy * 100.0)?;
         writeln!(f, "\n{}", self.latencies())?;
         if let Some(over) = self.warm_over_steady_ms {
+            writeln!(f, "Warm first frames (p99) take {over:.2} ms more than steady ones (p50).")?;
+        }
+        let pays = match self.vram.leases_peak {
+            0 => "the weights, working memory and a first run",
+            _ => "a lease, the weights, buffers and a first run",
+        };
+        writeln!(f, "A cold first frame pays for {pays}.")?;
+        if self.vram.leases_peak > 0 {
+            let once = self.first_activation_ms;
             writeln!(
                 f,
-                "The slowest percent of warm first frames takes {over:.2} ms more than the median steady frame."
+                "Opening a device and compiling for it come once a silo, in {once:.1} ms with the first activation."
             )?;
         }
-        writeln!(
-            f,
-            "A cold first frame pays for a lease, the weights, buffers and a first run. Opening the device and \
-             compiling\nfor it are shared: a silo's first activation does that once, in {:.1} ms here.",
-            self.first_activation_ms
-        )?;
+        writeln!(f)?;
         let Prewarm { hits, misses, late, wasted, .. } = &self.prewarm;
-        writeln!(f, "\nprewarm   {hits} hits, {misses} misses, {late} late, {wasted} wasted")?;
+        writeln!(f, "prewarm   {hits} hits, {misses} misses, {late} late, {wasted} wasted")?;
         let Vram { leases_peak, granted_peak_bytes, debited_peak_bytes, granted_at_end_bytes } = self.vram;
         let size = ByteSize::bytes;
         match leases_peak {
