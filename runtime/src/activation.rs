@@ -59,7 +59,7 @@ pub(crate) fn start<A: Actor>(mut resident: Resident<A>) {
 fn fail<A: Actor>(resident: Resident<A>, cause: ActivationCause) {
     let host = resident.slot.host.clone();
     let error = Arc::new(host.activation_error(&resident.slot.key, cause));
-    tracing::debug!(%error, "activation failed");
+    tracing::warn!(%error, "activation failed");
     host.services.prewarmer.activation_failed(&resident.slot.actor_id());
     resident.slot.word.end_watch();
     if let Some(lease) = &resident.slot.mailbox().extra().lease {

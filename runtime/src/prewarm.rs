@@ -37,6 +37,7 @@ impl Prewarmer {
         enabled: bool,
         budget: PrewarmBudget,
         specs: impl Iterator<Item = ActorSpec>,
+        has_devices: bool,
     ) -> Result<Self, quark_predictive::RuleError> {
         let mut state = State {
             rules: Vec::new(),
@@ -48,7 +49,8 @@ impl Prewarmer {
             for declared in spec.prewarm {
                 let rule = Rule::new(declared.stream, declared.lead, declared.confidence as f32)?;
                 let index = state.rules.len();
-                let bytes = spec.gpu.map_or(ByteSize::ZERO, |need| need.vram);
+                // Without a device an optional actor runs on the CPU and holds none of its memory.
+                let bytes = spec.gpu.filter(|_| has_devices).map_or(ByteSize::ZERO, |need| need.vram);
                 let predictor = RulePredictor::new(rule);
                 state.rules.push(Watch { actor_type: spec.name, bytes, predictor });
                 state.by_stream.entry(declared.stream).or_default().push(index);

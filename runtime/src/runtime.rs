@@ -2,7 +2,9 @@
 
 use std::any::TypeId;
 use std::collections::HashMap;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -154,7 +156,8 @@ impl RuntimeBuilder {
             .unwrap_or_else(|| DevicePool::open(Arc::new(Inventory::default()), PoolOptions::new()));
         let budget = self.prewarm_budget.unwrap_or_else(|| default_budget(&devices));
         let specs = self.types.iter().map(|(_, spec, _)| *spec);
-        let prewarmer = Prewarmer::new(self.clock.clone(), self.prewarm, budget, specs)?;
+        let prewarmer =
+            Prewarmer::new(self.clock.clone(), self.prewarm, budget, specs, !devices.usage().is_empty())?;
 
         let mut own = Vec::new();
         let nodes = node_executors(&mut own, devices.inventory())?;
@@ -381,6 +384,17 @@ impl Runtime {
     ///
     /// Dropping the future stops the silo at once.
     pub async fn shutdown(self, patience: Duration) -> Shutdown {
+        // Its timers hang on the silo's own threads, so that it can be awaited anywhere.
+        let handle = self.services.lanes.handle.clone();
+        let mut drain = pin!(self.drain(patience));
+        poll_fn(|cx| {
+            let _entered = handle.enter();
+            drain.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    async fn drain(self, patience: Duration) -> Shutdown {
         self.services.draining.store(true, Ordering::SeqCst);
         let drained = timeout(patience, self.quiet()).await.is_ok();
         if !drained {

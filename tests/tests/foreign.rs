@@ -100,3 +100,11 @@ fn a_silo_stops_without_tokio_around_it() {
     assert!(stopped.is_err(), "{stopped:?}");
     assert!(block_on(counter.add()).is_err());
 }
+#[test]
+fn a_shutdown_needs_no_tokio_of_its_caller() {
+    let silo = builder().host::<Counter>().start().unwrap();
+    let counter = silo.grid().actor::<Counter>("one");
+    assert_eq!(block_on(counter.add()).unwrap(), 1);
+    assert!(block_on(silo.shutdown(Duration::from_secs(5))).drained);
+    assert!(block_on(counter.add()).is_err());
+}

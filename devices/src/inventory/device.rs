@@ -284,7 +284,26 @@ pub struct DeviceFeatures {
     pub ecc: bool,
 }
 
+/// Compute capability from which there is arithmetic on 16-bit floats, and on brain floats (CUDA C++ Programming
+/// Guide, "Compute Capabilities").
+const F16_SINCE: (u32, u32) = (5, 3);
+const BF16_SINCE: (u32, u32) = (8, 0);
+
 impl DeviceFeatures {
+    /// What a CUDA compute capability brings.
+    pub fn of_compute_capability(capability: (u32, u32)) -> Self {
+        Self {
+            f16: capability >= F16_SINCE,
+            bf16: capability >= BF16_SINCE,
+            // Every device that a driver of today supports has doubles, warp operations and events with time
+            // stamps.
+            f64: true,
+            timestamps: true,
+            subgroups: true,
+            ecc: false,
+        }
+    }
+
     /// What either has.
     pub fn union(self, other: Self) -> Self {
         Self {

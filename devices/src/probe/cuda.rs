@@ -12,11 +12,6 @@ use quark_base::ByteSize;
 use super::ProbeReport;
 use crate::inventory::{DeviceFeatures, DeviceKind, Note, PartialDevice, PciAddress, Source, Vendor};
 
-/// The first compute capabilities with arithmetic on half and on brain floats (CUDA C++ Programming Guide,
-/// "Compute Capabilities").
-const F16_SINCE: (u32, u32) = (5, 3);
-const BF16_SINCE: (u32, u32) = (8, 0);
-
 /// Every GPU that the CUDA driver offers this process. Never panics, never fails: what is missing is a note.
 pub fn probe() -> ProbeReport {
     let mut report = ProbeReport::default();
@@ -129,7 +124,8 @@ pub(crate) fn describe(ordinal: i32) -> Result<PartialDevice, DriverError> {
     device.compute_capability = read(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)
         .zip(read(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR));
     device.compute_units = read(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
-    device.features = features(device.compute_capability);
+    device.features =
+        device.compute_capability.map(DeviceFeatures::of_compute_capability).unwrap_or_default();
     device.features.ecc = read(CUdevice_attribute::CU_DEVICE_ATTRIBUTE_ECC_ENABLED) == Some(1);
     Ok(device)
 }
@@ -138,19 +134,6 @@ fn attribute_of(gpu: CUdevice, attribute: CUdevice_attribute) -> Option<u32> {
     // SAFETY: `gpu` comes from `device::get`.
     let value = unsafe { result::device::get_attribute(gpu, attribute) };
     value.ok().and_then(|value| u32::try_from(value).ok())
-}
-
-fn features(capability: Option<(u32, u32)>) -> DeviceFeatures {
-    let Some(capability) = capability else { return DeviceFeatures::default() };
-    DeviceFeatures {
-        f16: capability >= F16_SINCE,
-        bf16: capability >= BF16_SINCE,
-        // Every device that a driver of today supports has doubles, warp operations and events with time stamps.
-        f64: true,
-        timestamps: true,
-        subgroups: true,
-        ecc: false,
-    }
 }
 
 /// The highest CUDA version of the driver, such as "CUDA 13.0".

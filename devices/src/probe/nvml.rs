@@ -21,13 +21,6 @@ const NODE_MASK_WORDS: usize = 16;
 /// `NVML_DEVICE_MIG_ENABLE` of nvml.h.
 const MIG_ENABLED: u32 = 1;
 
-/// The first compute capability with arithmetic on brain floats (CUDA C++ Programming Guide, "Compute
-/// Capabilities").
-const BF16_SINCE: (u32, u32) = (8, 0);
-
-/// The first compute capability with arithmetic on half floats (same table).
-const F16_SINCE: (u32, u32) = (5, 3);
-
 /// Every GPU that NVML sees. Never panics, never fails: what is missing is a note.
 pub fn probe() -> ProbeReport {
     let mut report = ProbeReport::default();
@@ -90,7 +83,8 @@ fn describe(gpu: &Device<'_>, notes: &mut Vec<Note>) -> PartialDevice {
     });
     device.vram = gpu.memory_info().ok().map(|memory| ByteSize::bytes(memory.total));
     device.numa_node = numa_node(gpu);
-    device.features = features(device.compute_capability);
+    device.features =
+        device.compute_capability.map(DeviceFeatures::of_compute_capability).unwrap_or_default();
     device.features.ecc = gpu.is_ecc_enabled().is_ok_and(|ecc| ecc.currently_enabled);
     device.mig = mig(gpu);
     let label = device.name.as_deref().unwrap_or("a GPU");
@@ -111,20 +105,6 @@ fn describe(gpu: &Device<'_>, notes: &mut Vec<Note>) -> PartialDevice {
         }
     }
     device
-}
-
-/// What a compute capability brings.
-fn features(capability: Option<(u32, u32)>) -> DeviceFeatures {
-    let Some(capability) = capability else { return DeviceFeatures::default() };
-    DeviceFeatures {
-        f16: capability >= F16_SINCE,
-        bf16: capability >= BF16_SINCE,
-        // Every device that a driver of today supports has doubles, warp operations and events with time stamps.
-        f64: true,
-        timestamps: true,
-        subgroups: true,
-        ecc: false,
-    }
 }
 
 /// The node whose memory is near the GPU. Not `nvmlDeviceGetNumaNodeId`, which names the node that the GPU's own
@@ -215,13 +195,5 @@ mod tests {
         assert_eq!(address(0, 0x1ff, 0), None);
         assert_eq!(profile("NVIDIA H100 80GB HBM3 MIG 1g.10gb"), "1g.10gb");
         assert_eq!(profile("NVIDIA H100"), "");
-    }
-
-    #[test]
-    fn capabilities_bring_features() {
-        assert!(features(Some((9, 0))).bf16);
-        assert!(!features(Some((7, 5))).bf16);
-        assert!(features(Some((7, 5))).f16);
-        assert_eq!(features(None), DeviceFeatures::default());
     }
 }
