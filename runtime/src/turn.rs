@@ -1,8 +1,8 @@
 //! The turn: how a message runs on an actor.
 //!
-//! A call to a local actor takes the activation's [word](word), writes the method's future into a pooled
-//! [block](task) and polls it once on the caller's thread. If that ends the turn, nothing was allocated and
-//! nobody was woken. Otherwise the block belongs to the activation from then on, its [executor] drives it, and
+//! A call to a local actor takes the activation's word, writes the method's future into a pooled
+//! block and polls it once on the caller's thread. If that ends the turn, nothing was allocated and
+//! nobody was woken. Otherwise the block belongs to the activation from then on, its executor drives it, and
 //! the caller waits on the block's reply. A call that does not get the word waits in the slot's mailbox.
 //!
 //! What holds, whatever happens:

@@ -8,7 +8,7 @@
 //! actor has none of these, no task and no channel.
 //!
 //! Who may touch the actor: the holder of the exclusive turn, or of an activation or deactivation (`&mut`); the
-//! holders of shared turns (`&`). The [word](super::word) says who that is.
+//! holders of shared turns (`&`). The word says who that is.
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
