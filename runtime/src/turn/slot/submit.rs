@@ -1,0 +1,116 @@
+//! How a message gets in: into the mailbox, or past it if its own chain waits here for it.
+
+use std::ptr;
+use std::sync::Arc;
+
+use quark_base::ActorId;
+
+use super::Slot;
+use crate::actor::Actor;
+use crate::chain;
+use crate::error::{CallError, Failure};
+use crate::turn::lend::Lends;
+use crate::turn::mailbox::Mailbox;
+use crate::turn::word::Snapshot;
+use crate::turn::{Hold, Phase, TaskRef};
+
+/// Why a message did not get into the mailbox.
+pub(crate) enum Blocked {
+    /// For good; this is the caller's error.
+    Failed(Failure),
+    /// The mailbox is full; the message is still whole.
+    Full(TaskRef),
+}
+
+impl<A: Actor> Slot<A> {
+    /// Puts a message where it will be run: into the mailbox, or past it if its own chain waits for it here.
+    pub(crate) fn submit(self: &Arc<Self>, turn: TaskRef) -> Result<(), Blocked> {
+        turn.settle_down(self.clone());
+        let mut mailbox = self.mailbox.lock();
+        let seen = self.word.snapshot();
+        if seen.has_writer() || seen.readers() > 0 {
+            match self.comes_back(&turn, &mut mailbox) {
+                ComesBack::No => {}
+                ComesBack::Reenters if self.word.reenter_shared() => {
+                    drop(mailbox);
+                    self.begin_taken(turn, Hold::Shared);
+                    return Ok(());
+                }
+                ComesBack::Reenters => {}
+                ComesBack::Lent { begin } => {
+                    drop(mailbox);
+                    if begin {
+                        self.begin_taken(turn, Hold::Lent);
+                    }
+                    return Ok(());
+                }
+                ComesBack::Deadlock(names) => {
+                    drop(mailbox);
+                    let chain = chain::describe(names, self.actor_id());
+                    return Err(Blocked::Failed(CallError::Deadlock(chain)));
+                }
+            }
+        }
+        if self.host.services.has_stopped() || (seen.phase() == Phase::Vacant && self.host.is_draining()) {
+            return Err(Blocked::Failed(CallError::Draining(Box::new(self.actor_id()))));
+        }
+        if mailbox.length >= self.host.mailbox_capacity() {
+            return Err(Blocked::Full(turn));
+        }
+        let was_empty = mailbox.length == 0;
+        mailbox.push(turn);
+        if was_empty {
+            let now = self.word.set_queued();
+            drop(mailbox);
+            self.attend(now);
+        }
+        Ok(())
+    }
+
+    /// The mailbox has just become non-empty: sees to it that somebody looks at it.
+    fn attend(&self, now: Snapshot) {
+        match now.phase() {
+            Phase::Vacant => self.activate_if_vacant(),
+            Phase::Active if !now.has_writer() && self.word.schedule() => self.schedule(),
+            // Whoever holds the turn, or ends the (de)activation, finds `QUEUED` set.
+            _ => {}
+        }
+    }
+
+    fn comes_back(&self, turn: &TaskRef, mailbox: &mut Mailbox) -> ComesBack {
+        let here = ptr::from_ref(self).addr();
+        let mut names = Vec::new();
+        let mut found = None;
+        turn.walk_callers(&mut |ancestor, slot| {
+            names.push(slot.id());
+            if found.is_none() && ancestor.slot == here {
+                found = Some(ancestor);
+            }
+            true
+        });
+        let Some(ancestor) = found else { return ComesBack::No };
+        let lends = mailbox.extra.as_mut().map(|extra| &mut extra.lends);
+        if ancestor.exclusive {
+            if let Some(begin) = lends.and_then(|lends| lends.admit(ancestor.turn, turn)) {
+                return ComesBack::Lent { begin };
+            }
+            return ComesBack::Deadlock(names);
+        }
+        if turn.is_exclusive() {
+            return ComesBack::Deadlock(names);
+        }
+        let joins = lends.is_some_and(Lends::joins);
+        if joins { ComesBack::Lent { begin: true } } else { ComesBack::Reenters }
+    }
+}
+
+enum ComesBack {
+    /// The call is no part of a chain that waits here.
+    No,
+    /// Its chain is in a shared turn here, and it wants to share.
+    Reenters,
+    /// Its chain lent the actor; `begin` if nobody uses it yet, else the message waits for its turn there.
+    Lent { begin: bool },
+    /// Its chain waits here and does not lend. The chain's actors, innermost first.
+    Deadlock(Vec<ActorId>),
+}
