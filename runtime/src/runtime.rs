@@ -16,7 +16,7 @@ use quark_devices::pool::{DevicePool, PoolOptions};
 use quark_placement::Api;
 use quark_predictive::{PrewarmBudget, RuleError};
 use tokio::runtime::{Builder, Handle, Runtime as TokioRuntime};
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
@@ -403,7 +403,31 @@ impl Runtime {
             let ended = timeout(ABORT_PATIENCE, self.quiet()).await.is_ok();
             tracing::warn!(ended, "turns were still running when the silo stopped");
         }
+        self.end_threads().await;
         Shutdown { drained }
+    }
+
+    /// Waits for the silo's own threads: what they hold, an opened device above all, is gone when the shutdown
+    /// is over, and nothing of it runs into the end of the process.
+    async fn end_threads(&self) {
+        self.sweeper.abort();
+        for executor in self.services.executors() {
+            executor.close();
+        }
+        let runtimes = std::mem::take(&mut *self.services.own_runtimes.lock());
+        let (done, ended) = oneshot::channel();
+        // Joining threads blocks, so it has one of its own.
+        let joiner = std::thread::Builder::new().name("quark-stop".to_owned()).spawn(move || {
+            for runtime in runtimes {
+                runtime.shutdown_timeout(ABORT_PATIENCE);
+            }
+            // Nobody waits any more if the shutdown was given up.
+            let _ = done.send(());
+        });
+        if joiner.is_ok() {
+            // An error says that the thread is gone, which is what is waited for.
+            let _ = ended.await;
+        }
     }
 
     async fn quiet(&self) {
