@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 
 /// The actor that is called.
 #[derive(Actor)]
-#[actor(name = "bench.counter", mailbox = 100_000)]
+#[actor(name = "bench.counter", mailbox = 1_024)]
 pub struct Counter {
     count: u64,
 }
