@@ -341,9 +341,11 @@ impl Relay {
         cx: &Cx,
         came: Arc<Gate>,
         go: Arc<Gate>,
+        answered: Arc<Gate>,
         end: Arc<Gate>,
     ) -> Result<(), String> {
         cx.grid().actor::<Relay>("z").hands_on(came, go).await.map_err(|error| error.to_string())?;
+        answered.open();
         end.passed().await;
         Ok(())
     }
@@ -376,17 +378,15 @@ impl Relay {
 fn a_chain_ends_at_a_turn_that_has_ended() {
     on_both_runtimes(|| async {
         let silo = builder().host::<Relay>().start().unwrap();
-        let (came, go, end) = (Gate::new(), Gate::new(), Gate::new());
+        let (came, go, answered, end) = (Gate::new(), Gate::new(), Gate::new(), Gate::new());
         let x = silo.grid().actor::<Relay>("x");
         let first = tokio::spawn({
-            let (x, came, go, end) = (x.clone(), came.clone(), go.clone(), end.clone());
-            async move { x.first(came, go, end).await }
+            let (x, came, go) = (x.clone(), came.clone(), go.clone());
+            let (answered, end) = (answered.clone(), end.clone());
+            async move { x.first(came, go, answered, end).await }
         });
-        // `z` has answered `x` once `w` runs on without it: `x` waits for none of them any more.
-        until(|| silo.grid().census().types[0].active == 3).await;
-        for _ in 0..10 {
-            yield_now().await;
-        }
+        // `z` has answered `x`, and `w` runs on without it: `x` waits for none of them any more.
+        answered.passed().await;
         go.open();
         until(|| silo.grid().census().types[0].queued == 1).await;
         end.open();
