@@ -101,8 +101,9 @@ const CLASSES: [usize; 4] = [256, 512, 1024, 4096];
 /// Alignment of every pooled block: two cache lines, so that neighbours never share one.
 const BLOCK_ALIGN: usize = 128;
 
-/// Free blocks kept per class and thread: at most 128 x 5.75 KiB = 736 KiB a thread.
-const FREE_BLOCKS_MAX: u32 = 128;
+/// Free blocks kept per class and thread. A mailbox's worth of small messages stays out of the allocator's hands;
+/// altogether at most 2 MiB a thread.
+const FREE_BLOCKS_MAX: [u32; CLASSES.len()] = [4_096, 1_024, 256, 64];
 
 /// Free blocks of one thread.
 struct Pool {
@@ -151,7 +152,7 @@ impl Pool {
             return unsafe { dealloc(block.as_ptr(), layout) };
         };
         let list = &self.lists[class];
-        if list.length.get() >= FREE_BLOCKS_MAX {
+        if list.length.get() >= FREE_BLOCKS_MAX[class] {
             // SAFETY: a block of a class has that class's layout.
             return unsafe { dealloc(block.as_ptr(), block_layout(class)) };
         }
@@ -224,12 +225,12 @@ mod tests {
     #[test]
     fn free_blocks_are_bounded() {
         let (pool, layout) = (Pool::new(), Layout::new::<[u64; 8]>());
-        let blocks: Vec<_> = (0..FREE_BLOCKS_MAX + 10).map(|_| pool.allocate(layout)).collect();
+        let blocks: Vec<_> = (0..FREE_BLOCKS_MAX[0] + 10).map(|_| pool.allocate(layout)).collect();
         for block in blocks {
             // SAFETY: each came from this pool with this layout.
             unsafe { pool.free(block, layout) };
         }
-        assert_eq!(pool.lists[0].length.get(), FREE_BLOCKS_MAX);
+        assert_eq!(pool.lists[0].length.get(), FREE_BLOCKS_MAX[0]);
     }
 
     #[test]
