@@ -17,6 +17,8 @@ use std::{
 
 /// The shortest pause between two samples: NVML and the kernel refresh their counters some ten times a second.
 const MIN_INTERVAL: Duration = Duration::from_millis(100);
+/// The longest pause: beyond a day nobody watches.
+const MAX_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -42,7 +44,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", default_value = "1s", value_parser = interval, requires = "watch")]
     interval: Duration,
     /// Ends --watch after this many samples
-    #[arg(long, value_name = "N", requires = "watch")]
+    #[arg(long, value_name = "N", requires = "watch", value_parser = clap::value_parser!(u64).range(1..))]
     samples: Option<u64>,
 }
 
@@ -50,6 +52,9 @@ fn interval(text: &str) -> Result<Duration, String> {
     let duration = humantime::parse_duration(text).map_err(|cause| format!("{cause}; write 500ms or 2s"))?;
     if duration < MIN_INTERVAL {
         return Err(format!("the shortest is {}", humantime::format_duration(MIN_INTERVAL)));
+    }
+    if duration > MAX_INTERVAL {
+        return Err(format!("the longest is {}", humantime::format_duration(MAX_INTERVAL)));
     }
     Ok(duration)
 }

@@ -1,12 +1,13 @@
 //! The `quark` command: a short dispatch; each subcommand has a module of its own.
 //!
-//! An error is one line on stderr that says what to do, with exit code 1; wrong usage is clap's message with
+//! An error is one line on stderr that says what to do, with exit code 1; wrong usage is one line too, with
 //! exit code 2. A reader that closes the pipe (`quark inventory | head`) is no error.
 
 mod demo;
 mod gpu_check;
 mod inventory;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 use std::{
     io::{self, Write as _},
@@ -32,10 +33,17 @@ enum Command {
     GpuCheck(gpu_check::Args),
 }
 
+/// What shells and clap mean by it.
+const WRONG_USAGE: u8 = 2;
+
 fn main() -> ExitCode {
     quiet_vulkan();
     show_log();
-    let outcome = match Cli::parse().command {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => return wrong_usage(&usage),
+    };
+    let outcome = match cli.command {
         Command::Inventory(args) => inventory::run(&args),
         Command::Demo(args) => demo::run(&args),
         Command::GpuCheck(args) => gpu_check::run(&args),
@@ -49,6 +57,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Help and version as clap writes them; an error as one line, with what to write instead.
+fn wrong_usage(usage: &clap::Error) -> ExitCode {
+    if !usage.use_stderr() || usage.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        usage.exit();
+    }
+    // With stderr closed too there is nobody left to tell.
+    let _ = writeln!(io::stderr(), "{}", one_line(&usage.to_string()));
+    ExitCode::from(WRONG_USAGE)
 }
 
 /// Shows what the layers below log where `RUST_LOG` asks for it; otherwise stderr holds nothing but errors.

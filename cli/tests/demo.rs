@@ -140,7 +140,10 @@ fn cuda_where_there_is_none_is_one_line() {
 #[test]
 fn wgpu_a_need_larger_than_any_device_names_what_each_lacked() {
     let output = demo(&["--device", "llvmpipe", "--vram", "1MiB"]);
-    assert_one_line_error(&output, &["gpu(vram = 4 MiB", "llvmpipe", "has 1 MiB to lease in all"]);
+    assert_one_line_error(
+        &output,
+        &["gpu(vram = 4 MiB", "llvmpipe", "has 1 MiB to lease in all", "--device cpu"],
+    );
 }
 
 #[test]
@@ -158,6 +161,7 @@ fn wrong_usage_says_what_to_write() {
         assert_eq!(output.status.code(), Some(2), "{args:?}: {output:?}");
         let message = text(&output.stderr);
         assert!(message.starts_with("error: ") && !message.contains("panicked"), "{args:?}: {message}");
+        assert_eq!(message.lines().count(), 1, "{args:?}: {message}");
         assert_eq!(text(&output.stdout), "");
     }
 }

@@ -127,6 +127,8 @@ fn wrong_usage_is_exit_code_2() {
         &["inventory", "--interval", "1s"],
         &["inventory", "--watch", "--interval", "soon"],
         &["inventory", "--watch", "--interval", "1ms"],
+        &["inventory", "--watch", "--interval", "1000000h"],
+        &["inventory", "--watch", "--samples", "0"],
         &["inventory", "--topology", "a", "--root", "b"],
         &[],
     ] {

@@ -20,6 +20,10 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     }
     let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     shell::must(&mut shell::cargo(root, clippy))?;
+    // The comparison's peers are no part of the workspace's default build.
+    let peers =
+        ["clippy", "-p", "quark-bench", "--all-targets", "--features", "peers", "--", "-D", "warnings"];
+    shell::must(&mut shell::cargo(root, peers))?;
     let mut doc = shell::cargo(root, ["doc", "--workspace", "--no-deps"]);
     shell::must(doc.env("RUSTDOCFLAGS", "-D warnings"))?;
     if shell::succeeds(&mut shell::cargo(root, ["deny", "--version"])) {

@@ -255,7 +255,7 @@ pub enum LoadError {
     #[error(transparent)]
     Model(#[from] ModelError),
     /// A device was asked for, and none fits.
-    #[error(transparent)]
+    #[error("{0}; lease out more of it, or run on the processor (--device cpu)")]
     Device(#[from] DeviceAbsent),
     /// The network could not be built on the device.
     #[error(transparent)]
