@@ -3,9 +3,10 @@
 
 use std::path::Path;
 
+use anyhow::bail;
 use quark_vision::Frame;
 use quark_vision::data::{DataError, Digits};
-use quark_vision::pngs::{PngError, PngFrames};
+use quark_vision::pngs::PngFrames;
 use quark_vision::scene::{Conveyor, HEIGHT, WIDTH};
 
 /// Different scenes drawn for one camera; later bursts show them again.
@@ -14,7 +15,7 @@ const SCENES_PER_CAMERA_MAX: u32 = 240;
 const SCENES_MAX: u32 = 4_096;
 /// Frame numbers between two bursts' scenes, so that each burst shows other digits.
 const SCENE_STEP: u64 = 7;
-/// Pixels of the user's own frames that are kept in memory.
+/// Pixels of the user's own frames that are taken into memory.
 const PIXELS_MAX: usize = 512 << 20;
 
 /// All frames that will be sent.
@@ -46,17 +47,25 @@ impl Belt {
     }
 
     /// Every PNG file of a folder, for all cameras.
-    pub(crate) fn of_pngs(folder: &Path) -> Result<Self, PngError> {
+    pub(crate) fn of_pngs(folder: &Path) -> anyhow::Result<Self> {
+        Self::of_pngs_within(folder, PIXELS_MAX)
+    }
+
+    fn of_pngs_within(folder: &Path, pixels_max: usize) -> anyhow::Result<Self> {
         let files = PngFrames::open(folder)?;
         let (mut scenes, mut pixels, mut size) = (Vec::with_capacity(files.len()), 0, (0, 0));
         for number in 0..files.len() as u64 {
-            // All of them are decoded, so that a bad one is told before the run; the first ones are kept.
+            // All of them are decoded first, so that a bad one is told before the run.
             let frame = files.frame(0, number)?;
             pixels += frame.pixels().len();
-            if pixels <= PIXELS_MAX {
-                size = (size.0.max(frame.width() as u32), size.1.max(frame.height() as u32));
-                scenes.push(Picture { frame, truth: None });
+            if pixels > pixels_max {
+                let folder = folder.display();
+                bail!(
+                    "{folder}: its pictures hold more than {pixels_max} pixels; give fewer or smaller ones"
+                );
             }
+            size = (size.0.max(frame.width() as u32), size.1.max(frame.height() as u32));
+            scenes.push(Picture { frame, truth: None });
         }
         Ok(Self { per_camera: scenes.len(), scenes, shared: true, size })
     }
@@ -103,5 +112,22 @@ mod tests {
         let belt = Belt::drawn(1, 256, 100_000).expect("data");
         assert!(belt.scenes.len() <= SCENES_MAX as usize);
         belt.frame(255, u64::MAX);
+    }
+
+    /// 16 by 16 black pixels.
+    const PICTURE: &[u8] =
+        b"\x89\x50\x4e\x47\x0d\x0a\x1a\x0a\x00\x00\x00\x0d\x49\x48\x44\x52\x00\x00\x00\x10\x00\x00\x00\x10\
+        \x08\x00\x00\x00\x00\x3a\x98\xa0\xbd\x00\x00\x00\x0d\x49\x44\x41\x54\x78\xda\x63\x60\x18\x05\xc8\
+        \x00\x00\x01\x10\x00\x01\x7f\xcd\x03\xb5\x00\x00\x00\x00\x49\x45\x4e\x44\xae\x42\x60\x82";
+
+    #[test]
+    fn more_pictures_than_fit_are_refused_and_not_left_out() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.png", "b.png"] {
+            std::fs::write(folder.path().join(name), PICTURE).unwrap();
+        }
+        assert_eq!(Belt::of_pngs_within(folder.path(), 512).unwrap().scenes.len(), 2);
+        let refused = Belt::of_pngs_within(folder.path(), 511).map(|_| ()).unwrap_err().to_string();
+        assert!(refused.contains("more than 511 pixels"), "{refused}");
     }
 }
