@@ -53,7 +53,6 @@ impl VisionAnalyzer {
     /// runs it once. What is slow the first time is over when this returns.
     #[on_activate]
     async fn load(&mut self, cx: &Cx) -> Result<(), LoadError> {
-        let begun = Instant::now();
         let options = self.options.clone();
         let weights = options.weights()?;
         let classifier: Box<dyn Classifier> = match cx.device() {
@@ -68,9 +67,6 @@ impl VisionAnalyzer {
         let mut analyzer = Analyzer::new(classifier);
         analyzer.warm_up(options.width, options.height)?;
         self.analyzer = Some(analyzer);
-        if let Some(lease) = &self.lease {
-            lease.set_reload_cost(begun.elapsed());
-        }
         Ok(())
     }
 
