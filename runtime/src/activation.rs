@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use crate::actor::{Actor, DeactivationReason, HookError};
 use crate::context::Cx;
 use crate::error::{ActivationCause, ActivationError, CallError, Failure};
-use crate::turn::task::panic_message;
+use crate::turn::block::panic_message;
 use crate::turn::{Executor, Resident};
 
 /// Times a lease is tried again because somebody else took the memory between choice and grant.

@@ -14,8 +14,9 @@ use crate::actor::{Actor, Method};
 use crate::actor_ref::ActorRef;
 use crate::context::{Request, RequestContext};
 use crate::error::{CallError, Failure, Overloaded, Timeout};
-use crate::turn::local::{self, Local};
-use crate::turn::task::{self, run_inline};
+use crate::turn::block::with_local;
+use crate::turn::block::{self, run_inline};
+use crate::turn::local::Local;
 use crate::turn::{Blocked, Hold, INLINE_DEPTH_MAX, Inline, Phase, Slot, Ticket, TurnMode};
 
 /// A call that has not begun. Await it for the answer, or [`tell`](Call::tell) it and go on.
@@ -53,11 +54,11 @@ impl<'r, A: Actor, M: Method<A>> Call<'r, A, M> {
     /// When the message did not get into the mailbox: nothing ran.
     pub fn tell(self) -> Result<(), CallError<M::Error>> {
         let Some(slot) = self.target.slot() else { return Err(not_hosted::<A>().widen()) };
-        let inherited = local::with(inherited);
+        let inherited = with_local(inherited);
         let context = self.context.or_else(|| inherited.context().cloned());
         let request = if context.is_some() { Request::new(context, None) } else { Request::default() };
         slot.report_demand();
-        let turn = task::one_way::<A, M>(slot, self.message, request);
+        let turn = block::one_way::<A, M>(slot, self.message, request);
         slot.submit(turn).map_err(|blocked| blocked.into_failure(slot).widen())
     }
 }
@@ -115,7 +116,7 @@ impl<A: Actor, M: Method<A>> Future for Ask<'_, A, M> {
         let Some(slot) = this.target.slot() else { return Poll::Ready(Err(not_hosted::<A>().widen())) };
         let waiting = &mut this.waiting;
         let (context, timeout) = (this.context.take(), this.timeout);
-        let begun = local::with(|local| {
+        let begun = with_local(|local| {
             let request = request(local, context, timeout);
             begin(local, slot, message, request, waiting)
         });
@@ -214,7 +215,7 @@ fn begin_slowly<A: Actor, M: Method<A>>(
         }
     }
     let deadline = request.deadline();
-    let (turn, ticket) = task::queued::<A, M>(slot, message, request);
+    let (turn, ticket) = block::queued::<A, M>(slot, message, request);
     match slot.submit(turn) {
         Ok(()) => wait(slot, ticket, deadline, waiting),
         Err(blocked) => Poll::Ready(Err(blocked.into_failure(slot).widen())),
@@ -284,15 +285,13 @@ fn activate_here<A: Actor>(slot: &Arc<Slot<A>>, exclusive: bool) -> Option<Resul
     if slot.host.is_draining() {
         return Some(Err(CallError::Draining(Box::new(slot.actor_id()))));
     }
-    if !slot.word.begin_instant() {
-        return None;
-    }
+    let sole = slot.word.begin_instant()?;
     slot.host.services.activation_begins();
     Some(match slot.host.create(&slot.key) {
-        Ok(actor) => Ok(slot.fill_instant(actor, exclusive)),
+        Ok(actor) => Ok(slot.fill_instant(sole, actor, exclusive)),
         Err(cause) => {
             let error = Arc::new(slot.host.activation_error(&slot.key, cause));
-            slot.abandon_instant(&error);
+            slot.abandon_instant(sole, &error);
             Err(failure_of(&error))
         }
     })
@@ -321,7 +320,7 @@ fn own_request(
 /// What the turn that is being polled on this thread was sent.
 #[inline(always)]
 fn inherited(local: &Local) -> Request {
-    task::current_request(local).unwrap_or_default()
+    block::current_request(local).unwrap_or_default()
 }
 
 fn not_hosted<A: Actor>() -> Failure {

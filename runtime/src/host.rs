@@ -14,8 +14,8 @@ use crate::actor::{Actor, ActorSpec, DeactivationReason, HookError};
 use crate::error::{ActivationCause, ActivationError};
 use crate::grid::{Grid, Hosts};
 use crate::services::{Services, TICK};
+use crate::turn::block::panic_message;
 use crate::turn::local::Local;
-use crate::turn::task::panic_message;
 use crate::turn::{AnySlot, Phase, Slot};
 
 /// A method whose polls take longer than this on average is not run on its caller's thread: a caller's timeout,

@@ -17,7 +17,7 @@ use crate::context::Request;
 use crate::error::{CallError, Failure};
 use crate::host::Hosted;
 use crate::turn::Blocked;
-use crate::turn::task;
+use crate::turn::block;
 
 /// An item that still waits for room in its subscriber's mailbox.
 pub(crate) type Waiting = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
@@ -75,7 +75,7 @@ impl<A: Actor, T: Send + 'static, M: Method<A>> Subscriber<T> for Implicit<A, T,
         let slot = host.slot(key.as_str());
         slot.touch();
         slot.report_demand();
-        let turn = task::one_way::<A, M>(&slot, (self.message)(item), Request::default());
+        let turn = block::one_way::<A, M>(&slot, (self.message)(item), Request::default());
         match slot.submit(turn) {
             Ok(()) => Ok(None),
             Err(Blocked::Failed(failure)) => Err(failure),

@@ -14,6 +14,7 @@
 //! - A chain of calls that comes back to an actor which waits for it is refused at once, unless the waiting
 //!   turn shares or lends the actor.
 
+pub(crate) mod block;
 mod cell;
 mod executor;
 mod lend;
@@ -21,16 +22,18 @@ pub(crate) mod local;
 mod mailbox;
 mod resident;
 mod slot;
-pub(crate) mod task;
+mod sync;
+mod task;
 mod word;
 
+pub(crate) use block::{Inline, Ticket};
 pub(crate) use cell::ScopeRef;
 pub use cell::{Exclusive, Shared, TurnMode};
 pub(crate) use executor::{Executor, Item};
 pub use lend::Lend;
 pub(crate) use resident::Resident;
 pub(crate) use slot::{AnySlot, Blocked, Slot};
-pub(crate) use task::{Hold, Inline, Polled, TaskRef, Ticket};
+pub(crate) use task::{Hold, Polled, TaskRef};
 pub(crate) use word::Phase;
 
 /// Inline turns that may be polled on top of each other on one stack; deeper calls go through the queue. An

@@ -1,8 +1,12 @@
 //! Borrowing: what a turn gets of its actor, and a context of its slot.
 
 use std::any::TypeId;
+use std::cell::UnsafeCell;
+use std::mem::{self, MaybeUninit};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::Arc;
+use std::thread;
 
 use crate::context::Detached;
 use crate::turn::AnySlot;
@@ -73,6 +77,62 @@ unsafe impl<A: Sync> TurnMode<A> for Shared {
     {
         // SAFETY: the caller holds a shared turn for `'a`, so nobody borrows exclusively.
         unsafe { &*actor }
+    }
+}
+
+/// The memory of a slot for its actor. The word says whether there is one and who may touch it.
+pub(super) struct ActorCell<A>(UnsafeCell<MaybeUninit<A>>);
+
+// SAFETY: the actor is borrowed exclusively by one turn at a time (`A: Send`), or shared by turns whose mode
+// demands `A: Sync`.
+unsafe impl<A: Send> Sync for ActorCell<A> {}
+
+/// Sole possession of a slot's actor, handed out by the slot's word to who makes or unmakes it. It is kept together
+/// with that slot, and used on no other.
+pub(crate) struct Sole {
+    filled: bool,
+}
+
+impl Sole {
+    /// For the word alone, as it hands its slot out: with an actor inside, or without.
+    pub(super) fn hand_out(filled: bool) -> Self {
+        Self { filled }
+    }
+}
+
+impl<A> ActorCell<A> {
+    pub(super) const fn new() -> Self {
+        Self(UnsafeCell::new(MaybeUninit::uninit()))
+    }
+
+    /// Where the actor is. Only the holder of a turn may look.
+    #[inline]
+    pub(super) fn pointer(&self) -> *mut A {
+        self.0.get().cast()
+    }
+
+    /// Puts an actor in. There is none.
+    #[inline]
+    pub(super) fn fill(&self, sole: &mut Sole, actor: A) {
+        debug_assert!(!sole.filled, "an actor is made once in an activation");
+        // SAFETY: `sole` gives the cell to this thread. An actor that should be in there would be leaked.
+        unsafe { (*self.0.get()).write(actor) };
+        sole.filled = true;
+    }
+
+    /// The actor, if it is in.
+    pub(super) fn get<'a>(&'a self, sole: &'a mut Sole) -> Option<&'a mut A> {
+        // SAFETY: `sole` gives the cell to this borrow, and knows whether the actor is there.
+        sole.filled.then(|| unsafe { (*self.0.get()).assume_init_mut() })
+    }
+
+    /// Drops the actor, if it is in. The cell is empty afterwards even if that panics, which the result says.
+    pub(super) fn empty(&self, sole: &mut Sole) -> thread::Result<()> {
+        if !mem::take(&mut sole.filled) {
+            return Ok(());
+        }
+        // SAFETY: as in `get`; it is marked gone already, so that it is dropped once.
+        catch_unwind(AssertUnwindSafe(|| unsafe { (*self.0.get()).assume_init_drop() }))
     }
 }
 

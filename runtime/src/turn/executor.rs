@@ -6,16 +6,15 @@
 
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
-use crossbeam_queue::SegQueue;
-use parking_lot::Mutex;
 use tokio::runtime::{self, Handle};
 use tokio::task::coop;
 
 use crate::error::StopCause;
+use crate::turn::block::panic_message;
+use crate::turn::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, Queue, fence};
 use crate::turn::{AnySlot, TaskRef};
 
 /// Items that a worker runs before it lets tokio look after its sockets and timers.
@@ -32,7 +31,7 @@ pub(crate) enum Item {
 /// A run queue and its workers. Items are bounded by the mailboxes and turns they come from: a slot or a turn
 /// stands in the queue at most once.
 pub(crate) struct Executor {
-    queue: SegQueue<Item>,
+    queue: Queue<Item>,
     workers: Box<[Worker]>,
     parked: AtomicUsize,
     /// Workers that are still there. Without one, whoever brings an item ends it.
@@ -70,7 +69,7 @@ impl Drop for Shift {
 /// Turns contain their own panics; should one get through all the same, it costs no worker.
 fn contained(run: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(run)) {
-        tracing::error!(panic = %crate::turn::task::panic_message(payload), "a panic reached an executor");
+        tracing::error!(panic = %panic_message(payload), "a panic reached an executor");
     }
 }
 
@@ -79,7 +78,7 @@ impl Executor {
     pub(crate) fn start(handle: Handle) -> Arc<Self> {
         let workers = handle.metrics().num_workers().max(1);
         let executor = Arc::new(Self {
-            queue: SegQueue::new(),
+            queue: Queue::new(),
             workers: (0..workers).map(|_| Worker::default()).collect(),
             parked: AtomicUsize::new(0),
             live: AtomicUsize::new(workers),

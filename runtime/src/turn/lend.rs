@@ -13,7 +13,6 @@ use std::future::Future;
 use std::marker::{PhantomData, PhantomPinned};
 use std::pin::Pin;
 use std::ptr;
-use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 
 use pin_project_lite::pin_project;
@@ -21,6 +20,7 @@ use pin_project_lite::pin_project;
 use crate::context::Cx;
 use crate::turn::TaskRef;
 use crate::turn::cell::ActorAddress;
+use crate::turn::sync::Ordering;
 
 /// Chain calls that may wait for one loan; the next one ends in `Deadlock`.
 const LENT_QUEUE_MAX: usize = 1_024;

@@ -3,18 +3,17 @@
 //! Blocks are kept in per-thread lists so that a call allocates nothing in the steady state. One freed on another
 //! thread joins that thread's list. Each list is bounded; past the bound a block goes back to the allocator.
 
-use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::cell::Cell;
-use std::ptr::{self, NonNull};
+use std::mem::{self, MaybeUninit};
+use std::ptr;
 
 use tokio::runtime::{self, Handle};
 use tokio::task;
 
+use crate::turn::sync::per_thread;
 use crate::turn::task::Header;
 
-thread_local! {
-    static LOCAL: Local = const { Local::new() };
-}
+per_thread!(LOCAL: Local = Local::new());
 
 /// The thread's own notes. They concern the stack and its memory only; nothing in here belongs to a silo.
 pub(crate) struct Local {
@@ -26,17 +25,24 @@ pub(crate) struct Local {
     pub(crate) ticks: Cell<u32>,
     /// The tokio task last seen here, and the runtime it lives on.
     seen: Cell<Option<(task::Id, runtime::Id)>>,
-    pool: Pool,
+    // A mailbox's worth of small messages stays out of the allocator's hands; altogether at most 2 MiB a thread.
+    pub(crate) small: FreeList<Small, 4_096>,
+    pub(crate) medium: FreeList<Medium, 1_024>,
+    pub(crate) large: FreeList<Large, 256>,
+    pub(crate) huge: FreeList<Huge, 64>,
 }
 
 impl Local {
-    const fn new() -> Self {
+    pub(super) const fn new() -> Self {
         Self {
             current: Cell::new(ptr::null()),
             depth: Cell::new(0),
             ticks: Cell::new(0),
             seen: Cell::new(None),
-            pool: Pool::new(),
+            small: FreeList::new(),
+            medium: FreeList::new(),
+            large: FreeList::new(),
+            huge: FreeList::new(),
         }
     }
 
@@ -58,153 +64,89 @@ impl Local {
         }
         handle.id() == home
     }
-
-    #[inline]
-    pub(crate) fn allocate(&self, layout: Layout) -> NonNull<u8> {
-        self.pool.allocate(layout)
-    }
-
-    /// Takes a block back.
-    ///
-    /// # Safety
-    /// As for the free function [`free`].
-    #[inline]
-    pub(crate) unsafe fn free(&self, block: NonNull<u8>, layout: Layout) {
-        // SAFETY: the caller's promise. Every block of a class is alike, whatever its thread.
-        unsafe { self.pool.free(block, layout) };
-    }
 }
 
-/// Calls `use_local` with the thread's notes; on a thread that is ending, with empty ones.
-#[inline]
-pub(crate) fn with<R>(use_local: impl FnOnce(&Local) -> R) -> R {
-    match LOCAL.try_with(ptr::from_ref) {
-        // SAFETY: a thread's notes stay where they are until the thread ends, which it does not do in here.
-        Ok(local) => use_local(unsafe { &*local }),
-        Err(_) => use_local(&Local::new()),
+/// Where the thread's notes are until it ends; `None` while it ends.
+#[inline(always)]
+pub(super) fn address() -> Option<*const Local> {
+    LOCAL.try_with(ptr::from_ref).ok()
+}
+
+/// A piece of memory for one turn, aligned to two cache lines so that neighbours never share one.
+#[repr(C, align(128))]
+pub(crate) struct Block<Room> {
+    next: Option<Box<Self>>,
+    room: MaybeUninit<Room>,
+}
+
+impl<Room> Block<Room> {
+    pub(crate) const fn new() -> Self {
+        Self { next: None, room: MaybeUninit::uninit() }
     }
 }
 
-/// Takes a block back.
-///
-/// # Safety
-/// `block` came from [`Local::allocate`] on some thread with this very `layout`, and nobody uses it any more.
-#[inline]
-pub(crate) unsafe fn free(block: NonNull<u8>, layout: Layout) {
-    // SAFETY: the caller's promise is the callee's demand. Every block of a class is alike, whatever its thread.
-    with(|local| unsafe { local.pool.free(block, layout) });
-}
+/// The sizes that blocks come in, with the link. A turn's header takes some 200 bytes, its future the rest.
+pub(crate) type Small = [u8; 256 - size_of::<usize>()];
+pub(crate) type Medium = [u8; 512 - size_of::<usize>()];
+pub(crate) type Large = [u8; 1_024 - size_of::<usize>()];
+pub(crate) type Huge = [u8; 4_096 - size_of::<usize>()];
 
-/// Block sizes in bytes. A turn's header takes some 200 of them, its future the rest.
-const CLASSES: [usize; 4] = [256, 512, 1024, 4096];
-
-/// Alignment of every pooled block: two cache lines, so that neighbours never share one.
-const BLOCK_ALIGN: usize = 128;
-
-/// Free blocks kept per class and thread. A mailbox's worth of small messages stays out of the allocator's hands;
-/// altogether at most 2 MiB a thread.
-const FREE_BLOCKS_MAX: [u32; CLASSES.len()] = [4_096, 1_024, 256, 64];
-
-/// Free blocks of one thread.
-struct Pool {
-    lists: [FreeList; CLASSES.len()],
-}
-
-struct FreeList {
-    head: Cell<*mut u8>,
+/// Free blocks of one thread and size, at most `MAX`.
+pub(crate) struct FreeList<Room, const MAX: u32> {
+    head: Cell<Option<Box<Block<Room>>>>,
     length: Cell<u32>,
 }
 
-impl Pool {
+impl<Room, const MAX: u32> FreeList<Room, MAX> {
     const fn new() -> Self {
-        Self {
-            lists: [const { FreeList { head: Cell::new(ptr::null_mut()), length: Cell::new(0) } };
-                CLASSES.len()],
-        }
+        Self { head: Cell::new(None), length: Cell::new(0) }
     }
 
-    /// Memory for `layout`. The caller owes it back to [`free`](Self::free), on any thread, with that layout.
-    #[inline]
-    fn allocate(&self, layout: Layout) -> NonNull<u8> {
-        let Some(class) = class_of(layout) else { return from_system(layout) };
-        let list = &self.lists[class];
-        let head = list.head.get();
-        if head.is_null() {
-            return from_system(block_layout(class));
-        }
-        // SAFETY: a non-null head is a free block that `free` put there and nobody else holds; its first word is
-        // the next block of the list.
-        let next = unsafe { head.cast::<*mut u8>().read() };
-        list.head.set(next);
-        list.length.set(list.length.get() - 1);
-        // SAFETY: checked above.
-        unsafe { NonNull::new_unchecked(head) }
+    #[inline(always)]
+    pub(crate) fn take(&self) -> Box<Block<Room>> {
+        let Some(mut block) = self.head.take() else { return Self::from_system() };
+        self.set_head(block.next.take());
+        self.length.set(self.length.get() - 1);
+        block
     }
 
-    /// Takes a block back.
-    ///
-    /// # Safety
-    /// `block` came from `allocate` with this very `layout`, and nobody uses it any more.
-    #[inline]
-    unsafe fn free(&self, block: NonNull<u8>, layout: Layout) {
-        let Some(class) = class_of(layout) else {
-            // SAFETY: `allocate` took a block without a class from the system with this layout.
-            return unsafe { dealloc(block.as_ptr(), layout) };
-        };
-        let list = &self.lists[class];
-        if list.length.get() >= FREE_BLOCKS_MAX[class] {
-            // SAFETY: a block of a class has that class's layout.
-            return unsafe { dealloc(block.as_ptr(), block_layout(class)) };
+    #[inline(always)]
+    pub(crate) fn put(&self, mut block: Box<Block<Room>>) {
+        if self.length.get() >= MAX {
+            return Self::to_system(block);
         }
-        // SAFETY: the block is ours, and large and aligned enough for a pointer.
-        unsafe { block.as_ptr().cast::<*mut u8>().write(list.head.get()) };
-        list.head.set(block.as_ptr());
-        list.length.set(list.length.get() + 1);
+        let next = mem::replace(&mut block.next, self.head.take());
+        debug_assert!(next.is_none(), "a block in use is in no list");
+        mem::forget(next);
+        self.set_head(Some(block));
+        self.length.set(self.length.get() + 1);
+    }
+
+    /// Sets the head, which was taken before: there is nothing to drop, and no code to ask whether there is.
+    #[inline(always)]
+    fn set_head(&self, head: Option<Box<Block<Room>>>) {
+        mem::forget(self.head.replace(head));
+    }
+
+    #[cold]
+    fn to_system(block: Box<Block<Room>>) {
+        drop(block);
+    }
+
+    #[cold]
+    fn from_system() -> Box<Block<Room>> {
+        Box::new(Block::new())
     }
 }
 
-impl Drop for Pool {
+impl<Room, const MAX: u32> Drop for FreeList<Room, MAX> {
+    /// One by one: a list of thousands would end the stack.
     fn drop(&mut self) {
-        for (class, list) in self.lists.iter().enumerate() {
-            let mut block = list.head.replace(ptr::null_mut());
-            while !block.is_null() {
-                // SAFETY: as in `allocate`: a free block that starts with the next one's address.
-                let next = unsafe { block.cast::<*mut u8>().read() };
-                // SAFETY: it has its class's layout, and left the list with this step.
-                unsafe { dealloc(block, block_layout(class)) };
-                block = next;
-            }
+        let mut next = self.head.take();
+        while let Some(mut block) = next {
+            next = block.next.take();
         }
     }
-}
-
-#[inline]
-const fn class_of(layout: Layout) -> Option<usize> {
-    if layout.align() > BLOCK_ALIGN {
-        return None;
-    }
-    let mut class = 0;
-    while class < CLASSES.len() {
-        if layout.size() <= CLASSES[class] {
-            return Some(class);
-        }
-        class += 1;
-    }
-    None
-}
-
-const fn block_layout(class: usize) -> Layout {
-    match Layout::from_size_align(CLASSES[class], BLOCK_ALIGN) {
-        Ok(layout) => layout,
-        Err(_) => panic!("every class is a valid layout"),
-    }
-}
-
-#[cold]
-fn from_system(layout: Layout) -> NonNull<u8> {
-    // SAFETY: no layout here has size zero: a turn's header alone is larger.
-    let block = unsafe { alloc(layout) };
-    NonNull::new(block).unwrap_or_else(|| handle_alloc_error(layout))
 }
 
 #[cfg(test)]
@@ -213,32 +155,26 @@ mod tests {
 
     #[test]
     fn a_freed_block_is_the_next_one_given() {
-        let (pool, layout) = (Pool::new(), Layout::new::<[u64; 40]>());
-        let first = pool.allocate(layout);
-        // SAFETY: `first` came from this pool with this layout.
-        unsafe { pool.free(first, layout) };
-        assert_eq!(pool.allocate(layout), first);
-        // SAFETY: as above.
-        unsafe { pool.free(first, layout) };
+        let list = FreeList::<Small, 4>::new();
+        let first = list.take();
+        let address = ptr::from_ref(&*first).addr();
+        list.put(first);
+        assert_eq!(ptr::from_ref(&*list.take()).addr(), address);
     }
 
     #[test]
     fn free_blocks_are_bounded() {
-        let (pool, layout) = (Pool::new(), Layout::new::<[u64; 8]>());
-        let blocks: Vec<_> = (0..FREE_BLOCKS_MAX[0] + 10).map(|_| pool.allocate(layout)).collect();
+        let list = FreeList::<Small, 4>::new();
+        let blocks: Vec<_> = (0..10).map(|_| list.take()).collect();
         for block in blocks {
-            // SAFETY: each came from this pool with this layout.
-            unsafe { pool.free(block, layout) };
+            list.put(block);
         }
-        assert_eq!(pool.lists[0].length.get(), FREE_BLOCKS_MAX[0]);
+        assert_eq!(list.length.get(), 4);
     }
 
     #[test]
-    fn blocks_past_the_classes_come_from_the_system() {
-        let (pool, layout) = (Pool::new(), Layout::new::<[u64; 4096]>());
-        let block = pool.allocate(layout);
-        // SAFETY: it came from this pool with this layout.
-        unsafe { pool.free(block, layout) };
-        assert!(pool.lists.iter().all(|list| list.length.get() == 0));
+    fn a_block_is_as_large_as_its_class() {
+        assert_eq!((size_of::<Block<Small>>(), size_of::<Block<Medium>>()), (256, 512));
+        assert_eq!((size_of::<Block<Large>>(), size_of::<Block<Huge>>()), (1_024, 4_096));
     }
 }

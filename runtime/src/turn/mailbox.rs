@@ -1,26 +1,20 @@
 //! The messages that wait for one actor: a list through the turns' own blocks.
 
-use std::mem;
-use std::ptr;
 use std::sync::Arc;
 
 use quark_devices::lease::DeviceLease;
 
 use crate::actor::DeactivationReason;
 use crate::turn::lend::Lends;
-use crate::turn::task::Header;
+use crate::turn::task::TaskList;
 use crate::turn::{Executor, TaskRef};
 
 /// The messages that wait, and what else only a busy actor has.
 pub(crate) struct Mailbox {
-    head: *const Header,
-    tail: *const Header,
+    messages: TaskList,
     pub(super) length: u32,
     pub(super) extra: Option<Box<Extra>>,
 }
-
-// SAFETY: head and tail are counted references to turns (see `TaskRef`), whose links are touched under the lock.
-unsafe impl Send for Mailbox {}
 
 /// What only a busy actor, or one with a device, has.
 #[derive(Default)]
@@ -40,7 +34,7 @@ pub(crate) struct Extra {
 
 impl Mailbox {
     pub(super) const fn new() -> Self {
-        Self { head: ptr::null(), tail: ptr::null(), length: 0, extra: None }
+        Self { messages: TaskList::new(), length: 0, extra: None }
     }
 
     pub(crate) fn extra(&mut self) -> &mut Extra {
@@ -53,49 +47,23 @@ impl Mailbox {
     }
 
     pub(super) fn push(&mut self, turn: TaskRef) {
-        let turn = turn.into_raw();
-        if self.tail.is_null() {
-            self.head = turn;
-        } else {
-            // SAFETY: the tail is a queued turn, whose link belongs to this lock.
-            unsafe { *(*self.tail).next.get() = turn };
-        }
-        self.tail = turn;
+        self.messages.push(turn);
         self.length += 1;
     }
 
     /// Puts a message back that was taken out too early.
     pub(super) fn push_front(&mut self, turn: TaskRef) {
-        // SAFETY: a turn that is in no list has its link free for this lock.
-        unsafe { *turn.next().get() = self.head };
-        self.head = turn.into_raw();
-        if self.tail.is_null() {
-            self.tail = self.head;
-        }
+        self.messages.push_front(turn);
         self.length += 1;
     }
 
     /// Whether the first message wants to run alone.
     pub(super) fn first_is_exclusive(&self) -> Option<bool> {
-        if self.head.is_null() {
-            return None;
-        }
-        // SAFETY: the count that stands behind the head moves into the reference and back.
-        let first = mem::ManuallyDrop::new(unsafe { TaskRef::from_raw(self.head) });
-        Some(first.is_exclusive())
+        self.messages.first().map(TaskRef::is_exclusive)
     }
 
     pub(super) fn pop(&mut self) -> Option<TaskRef> {
-        if self.head.is_null() {
-            return None;
-        }
-        // SAFETY: the head is a queued turn, counted by `push`; the count moves into the reference.
-        let first = unsafe { TaskRef::from_raw(self.head) };
-        // SAFETY: its link belongs to this lock.
-        self.head = unsafe { mem::replace(&mut *first.next().get(), ptr::null()) };
-        if self.head.is_null() {
-            self.tail = ptr::null();
-        }
+        let first = self.messages.pop()?;
         self.length -= 1;
         Some(first)
     }

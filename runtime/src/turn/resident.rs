@@ -1,14 +1,13 @@
 //! Sole possession of a slot, while its actor is made or unmade.
 
-use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use quark_base::Key;
 
 use crate::actor::Actor;
 use crate::error::{CallError, Failure};
-use crate::turn::task::panic_message;
+use crate::turn::block::panic_message;
+use crate::turn::cell::Sole;
 use crate::turn::{Executor, Slot};
 
 pub(super) fn report_drop_panic(key: &Key, dropped: std::thread::Result<()>) {
@@ -20,7 +19,7 @@ pub(super) fn report_drop_panic(key: &Key, dropped: std::thread::Result<()>) {
 /// Sole possession of a slot that is being activated or deactivated.
 pub(crate) struct Resident<A: Actor> {
     pub(crate) slot: Arc<Slot<A>>,
-    pub(super) filled: bool,
+    pub(super) sole: Sole,
     pub(super) settled: bool,
 }
 
@@ -28,24 +27,17 @@ impl<A: Actor> Resident<A> {
     /// Puts the actor in.
     pub(crate) fn fill(&mut self, actor: A) {
         self.empty();
-        // SAFETY: the phase gives this value sole access to the slot's actor, which is not there now.
-        unsafe { (*self.slot.actor.get()).write(actor) };
-        self.filled = true;
+        self.slot.actor.fill(&mut self.sole, actor);
     }
 
     /// The actor, if it is in.
     pub(crate) fn actor(&mut self) -> Option<&mut A> {
-        // SAFETY: sole access, and `filled` says that it is there.
-        self.filled.then(|| unsafe { (*self.slot.actor.get()).assume_init_mut() })
+        self.slot.actor.get(&mut self.sole)
     }
 
     /// Drops the actor, if it is in.
     pub(crate) fn empty(&mut self) {
-        if mem::take(&mut self.filled) {
-            // SAFETY: as in `actor`; it is marked gone already, so a panic in its drop does not run it again.
-            let drop_actor = || unsafe { (*self.slot.actor.get()).assume_init_drop() };
-            report_drop_panic(&self.slot.key, catch_unwind(AssertUnwindSafe(drop_actor)));
-        }
+        report_drop_panic(&self.slot.key, self.slot.actor.empty(&mut self.sole));
     }
 
     /// The actor is ready for its turns, which `executor` runs if they are bound to it.

@@ -14,13 +14,8 @@ mod drain;
 mod pending;
 mod submit;
 
-use std::cell::UnsafeCell;
-use std::mem::MaybeUninit;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 
-use parking_lot::{Mutex, MutexGuard};
 use quark_base::{ActorId, Key};
 use quark_devices::lease::DeviceLease;
 
@@ -30,10 +25,11 @@ use crate::context::DeviceAbsent;
 use crate::error::{CallError, StopCause};
 use crate::grid::Grid;
 use crate::host::Host;
-use crate::turn::cell::ActorAddress;
-use crate::turn::local;
+use crate::turn::block::with_local;
+use crate::turn::cell::{ActorAddress, ActorCell, Sole};
 use crate::turn::mailbox::Mailbox;
 use crate::turn::resident::report_drop_panic;
+use crate::turn::sync::{AtomicU32, Mutex, MutexGuard, Ordering};
 use crate::turn::word::Word;
 use crate::turn::{Executor, Hold, Item, Phase, Polled, Resident, TaskRef};
 
@@ -80,17 +76,11 @@ pub(crate) struct Slot<A: Actor> {
     /// The tokio runtime that drives it there, kept here for the inline path.
     home: tokio::runtime::Id,
     pub(super) mailbox: Mutex<Mailbox>,
-    pub(super) actor: UnsafeCell<MaybeUninit<A>>,
+    pub(super) actor: ActorCell<A>,
     this: Weak<Self>,
     pub(crate) key: Key,
     pub(crate) host: Arc<Host<A>>,
 }
-
-// SAFETY: the actor is borrowed exclusively by one turn at a time (`A: Send`), or shared by turns whose mode
-// demands `A: Sync`; the rest is atomic, behind the lock, or never changes.
-unsafe impl<A: Actor> Send for Slot<A> {}
-// SAFETY: as above.
-unsafe impl<A: Actor> Sync for Slot<A> {}
 
 impl<A: Actor> Slot<A> {
     pub(crate) fn new(key: Key, host: Arc<Host<A>>) -> Arc<Self> {
@@ -102,7 +92,7 @@ impl<A: Actor> Slot<A> {
             node,
             home: host.services.nodes[node as usize].home(),
             mailbox: Mutex::new(Mailbox::new()),
-            actor: UnsafeCell::new(MaybeUninit::uninit()),
+            actor: ActorCell::new(),
             key,
             host,
         })
@@ -115,7 +105,7 @@ impl<A: Actor> Slot<A> {
     /// Where the actor is. Only the holder of a turn may look.
     #[inline]
     pub(crate) fn actor(&self) -> *mut A {
-        self.actor.get().cast()
+        self.actor.pointer()
     }
 
     pub(crate) fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
@@ -208,18 +198,14 @@ impl<A: Actor> Slot<A> {
 
     /// Leaves `from` for `to`, which owns the actor.
     pub(crate) fn take(self: Arc<Self>, from: Phase, to: Phase) -> Option<Resident<A>> {
-        self.word.begin(from, to).then(|| Resident {
-            filled: from == Phase::Active,
-            settled: false,
-            slot: self,
-        })
+        let sole = self.word.begin(from, to)?;
+        Some(Resident { sole, settled: false, slot: self })
     }
 
-    /// Writes the actor of an activation that needs to wait for nothing. The caller holds `begin_instant`.
+    /// Writes the actor of an activation that needs to wait for nothing.
     #[inline]
-    pub(crate) fn fill_instant(&self, actor: A, exclusive: bool) -> Hold {
-        // SAFETY: `begin_instant` gave this thread the vacant slot.
-        unsafe { (*self.actor.get()).write(actor) };
+    pub(crate) fn fill_instant(&self, mut sole: Sole, actor: A, exclusive: bool) -> Hold {
+        self.actor.fill(&mut sole, actor);
         if self.word.finish_instant(exclusive) {
             self.schedule();
         }
@@ -228,8 +214,8 @@ impl<A: Actor> Slot<A> {
 
     /// The constructor of an instant activation failed: the slot is vacant again, and whoever waits hears of it.
     #[cold]
-    pub(crate) fn abandon_instant(self: &Arc<Self>, error: &Arc<crate::error::ActivationError>) {
-        let resident = Resident { slot: self.clone(), filled: false, settled: false };
+    pub(crate) fn abandon_instant(self: &Arc<Self>, sole: Sole, error: &Arc<crate::error::ActivationError>) {
+        let resident = Resident { slot: self.clone(), sole, settled: false };
         resident.settle_vacant(Some(&|| crate::activation::failure_of(error)));
         self.host.services.activation_ends();
     }
@@ -299,7 +285,7 @@ impl<A: Actor> AnySlot for Slot<A> {
     }
 
     fn timed_poll(&self, turn: &TaskRef) -> Polled {
-        local::with(|local| {
+        with_local(|local| {
             let timing = self.host.time(local, turn.method_index());
             let polled = turn.poll_as_current(local);
             if let Some(timing) = timing {
@@ -390,12 +376,8 @@ impl<A: Actor> AnySlot for Slot<A> {
 
 impl<A: Actor> Drop for Slot<A> {
     fn drop(&mut self) {
-        if self.word.snapshot().phase() == Phase::Active {
-            // SAFETY: an active slot holds an actor, and nobody else has the slot any more.
-            let dropped =
-                catch_unwind(AssertUnwindSafe(|| unsafe { self.actor.get_mut().assume_init_drop() }));
-            report_drop_panic(&self.key, dropped);
-        }
+        let mut sole = self.word.end();
+        report_drop_panic(&self.key, self.actor.empty(&mut sole));
         while let Some(turn) = self.mailbox.get_mut().pop() {
             turn.reject(CallError::Draining(Box::new(self.actor_id())));
         }

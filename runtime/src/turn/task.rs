@@ -21,37 +21,28 @@
 //!
 //! The block is counted: its caller, the mailbox or pending list, the run queue and every waker hold a count.
 
-mod block;
-mod inline;
-mod lineage;
-mod waker;
-
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
-use std::mem::ManuallyDrop;
-use std::ptr::NonNull;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering, fence};
+use std::mem::{self, ManuallyDrop};
+use std::ptr::{self, NonNull};
 use std::sync::{Arc, OnceLock};
-use std::task::{Poll, Waker};
+use std::task::{RawWaker, RawWakerVTable, Waker};
 
-use parking_lot::Mutex;
-
-use self::block::{make, put_message};
-use self::lineage::{link_of, walk_stack};
-use self::waker::wake;
 use crate::actor::{Actor, Method};
-use crate::chain::{ChainLink, Visit, walk_links};
-use crate::context::{Cx, Request};
+use crate::chain::{Ancestor, ChainLink, Visit, walk_links};
+use crate::context::Cx;
 use crate::error::{CallError, Failure, StopCause, Stopped};
-use crate::turn::local::{self};
-use crate::turn::{AnySlot, Slot};
+use crate::turn::block::with_local;
+use crate::turn::local::Local;
+use crate::turn::sync::{AtomicBool, AtomicU8, AtomicU32, Mutex, Ordering, fence};
+use crate::turn::{AnySlot, Item};
 
-const QUEUED: u32 = 0;
+pub(super) const QUEUED: u32 = 0;
 const SCHEDULED: u32 = 1;
-const RUNNING: u32 = 2;
+pub(super) const RUNNING: u32 = 2;
 const NOTIFIED: u32 = 3;
 const IDLE: u32 = 4;
-const DONE: u32 = 5;
+pub(super) const DONE: u32 = 5;
 const CANCELLED: u32 = 6;
 
 /// What part of the actor a turn holds.
@@ -74,7 +65,7 @@ pub(crate) enum Polled {
 }
 
 /// Where a turn's chain goes on.
-enum Origin {
+pub(super) enum Origin {
     /// Nobody waits for it, or nobody that is an actor.
     None,
     /// The turn on whose stack this one is being polled for the first time.
@@ -86,67 +77,67 @@ enum Origin {
 /// The part of a turn that does not depend on its types.
 #[repr(C)]
 pub(crate) struct Header {
-    vtable: &'static VTable,
-    state: AtomicU32,
-    counts: AtomicU32,
-    hold: AtomicU8,
+    pub(super) vtable: &'static VTable,
+    pub(super) state: AtomicU32,
+    pub(super) counts: AtomicU32,
+    pub(super) hold: AtomicU8,
     /// Somebody wants the turn ended; its next poll drops the future. Zero, or a `StopCause`.
-    abort: AtomicU8,
+    pub(super) abort: AtomicU8,
     /// The caller has stopped waiting, so the chain ends here.
-    severed: AtomicBool,
+    pub(super) severed: AtomicBool,
     /// One-way: nobody will read the reply.
-    one_way: bool,
+    pub(super) one_way: bool,
     /// How many frames of `cx.lend` this turn has open. Touched by the running thread.
-    lends: AtomicU32,
+    pub(super) lends: AtomicU32,
     /// Where the turn stands in its slot's list of pending turns. Under the mailbox lock.
-    pending_index: AtomicU32,
+    pub(super) pending_index: AtomicU32,
     /// The next message. Under the mailbox lock.
     pub(super) next: UnsafeCell<*const Header>,
-    caller: Mutex<Option<Waker>>,
+    pub(super) caller: Mutex<Option<Waker>>,
     /// Keeps the slot alive once the turn has outlived its first poll or was queued. Written before the turn can
     /// be seen by another thread, cleared by the thread that ends it.
-    owner: UnsafeCell<Option<Arc<dyn AnySlot>>>,
-    origin: UnsafeCell<Origin>,
+    pub(super) owner: UnsafeCell<Option<Arc<dyn AnySlot>>>,
+    pub(super) origin: UnsafeCell<Origin>,
     /// This turn as a link of its callees' chains.
-    link: OnceLock<Arc<ChainLink>>,
-    cx: Cx,
+    pub(super) link: OnceLock<Arc<ChainLink>>,
+    pub(super) cx: Cx,
 }
 
-struct VTable {
-    poll: unsafe fn(NonNull<Header>) -> Polled,
-    fail: unsafe fn(NonNull<Header>, Failure),
-    discard: unsafe fn(NonNull<Header>),
-    report: unsafe fn(NonNull<Header>),
-    free: unsafe fn(NonNull<Header>),
-    future_range: unsafe fn(NonNull<Header>) -> (usize, usize),
-    method: &'static str,
-    method_index: usize,
-    exclusive: bool,
+pub(super) struct VTable {
+    pub(super) poll: unsafe fn(NonNull<Header>) -> Polled,
+    pub(super) fail: unsafe fn(NonNull<Header>, Failure),
+    pub(super) discard: unsafe fn(NonNull<Header>),
+    pub(super) report: unsafe fn(NonNull<Header>),
+    pub(super) free: unsafe fn(NonNull<Header>),
+    pub(super) future_range: unsafe fn(NonNull<Header>) -> (usize, usize),
+    pub(super) method: &'static str,
+    pub(super) method_index: usize,
+    pub(super) exclusive: bool,
 }
 
 /// What the caller may read without knowing the future's type.
 #[repr(C)]
-struct Replied<T, E> {
-    header: Header,
-    reply: UnsafeCell<Option<Result<T, CallError<E>>>>,
+pub(super) struct Replied<T, E> {
+    pub(super) header: Header,
+    pub(super) reply: UnsafeCell<Option<Result<T, CallError<E>>>>,
 }
 
 #[repr(C)]
-struct Task<A: Actor, M: Method<A>, F, R> {
-    replied: Replied<M::Ok, M::Error>,
-    stage: UnsafeCell<Stage<M, F>>,
-    run: R,
-    actor: PhantomData<fn(A)>,
+pub(super) struct Task<A: Actor, M: Method<A>, F, R> {
+    pub(super) replied: Replied<M::Ok, M::Error>,
+    pub(super) stage: UnsafeCell<Stage<M, F>>,
+    pub(super) run: R,
+    pub(super) actor: PhantomData<fn(A)>,
 }
 
-enum Stage<M, F> {
+pub(super) enum Stage<M, F> {
     Args(M),
     Future(F),
     Over,
 }
 
 /// A counted reference to a turn of any type.
-pub(crate) struct TaskRef(NonNull<Header>);
+pub(crate) struct TaskRef(pub(super) NonNull<Header>);
 
 // SAFETY: arguments, future and reply of a `Task` are `Send` (bounds of `Method`); every other field is atomic,
 // behind a lock, or touched by one thread at a time as the tables above say.
@@ -180,12 +171,12 @@ impl Drop for TaskRef {
 impl Header {
     /// The slot the turn runs on. `owner`, or the caller of the first poll, keeps it alive until the turn has
     /// ended; nobody asks after that.
-    fn slot(&self) -> &dyn AnySlot {
+    pub(super) fn slot(&self) -> &dyn AnySlot {
         self.cx.slot().unwrap_or_else(|| unreachable!("a turn's context is made on its slot"))
     }
 
     #[inline]
-    fn end_link(&self) {
+    pub(super) fn end_link(&self) {
         if let Some(link) = self.link.get() {
             link.ended.store(true, Ordering::Release);
         }
@@ -194,7 +185,7 @@ impl Header {
 
 impl TaskRef {
     #[inline]
-    fn header(&self) -> &Header {
+    pub(super) fn header(&self) -> &Header {
         // SAFETY: the count that `self` holds keeps the block alive.
         unsafe { self.0.as_ref() }
     }
@@ -243,24 +234,8 @@ impl TaskRef {
         &self.header().pending_index
     }
 
-    /// The mailbox's link to the next message; the caller holds the mailbox lock.
-    pub(crate) fn next(&self) -> &UnsafeCell<*const Header> {
-        &self.header().next
-    }
-
-    pub(crate) fn into_raw(self) -> *const Header {
-        ManuallyDrop::new(self).0.as_ptr()
-    }
-
-    /// # Safety
-    /// `raw` came from `into_raw`, once.
-    pub(crate) unsafe fn from_raw(raw: *const Header) -> Self {
-        // SAFETY: `into_raw` gave a pointer that was not null.
-        Self(unsafe { NonNull::new_unchecked(raw.cast_mut()) })
-    }
-
     /// The slot this turn runs on; valid for as long as the turn has not ended.
-    fn slot(&self) -> &dyn AnySlot {
+    pub(super) fn slot(&self) -> &dyn AnySlot {
         self.header().slot()
     }
 
@@ -312,6 +287,16 @@ impl TaskRef {
         }
         // SAFETY: the state is `RUNNING`, and this thread is the one that runs.
         unsafe { (header.vtable.poll)(self.0) }
+    }
+
+    /// The same with the thread's note of the current turn set.
+    pub(crate) fn poll_as_current(&self, local: &Local) -> Polled {
+        let outer = local.current.replace(self.0.as_ptr());
+        let depth = local.depth.replace(0);
+        let polled = self.poll();
+        local.current.set(outer);
+        local.depth.set(depth);
+        polled
     }
 
     /// Ends a running turn with `failure` instead of polling it.
@@ -433,7 +418,7 @@ impl TaskRef {
 
     /// The turn that is being polled on this thread, if it is the one that `cx` belongs to.
     pub(crate) fn current(identity: usize) -> Option<TaskRef> {
-        let current = local::with(|local| local.current.get());
+        let current = with_local(|local| local.current.get());
         let header = NonNull::new(current.cast_mut())?;
         (header.as_ptr().addr() == identity).then(|| {
             // SAFETY: the current turn is alive: it is being polled below us on this stack.
@@ -443,64 +428,182 @@ impl TaskRef {
     }
 }
 
-/// A caller's hold on the reply.
-pub(crate) struct Ticket<T, E>(TaskRef, PhantomData<fn() -> (T, E)>);
-
-impl<T, E> Ticket<T, E> {
-    /// The reply, or a promise to wake `waker` when it is there.
-    pub(crate) fn poll(&self, waker: &Waker) -> Poll<Result<T, CallError<E>>> {
-        let header = self.0.header();
-        if header.state.load(Ordering::Acquire) != DONE {
-            let mut caller = header.caller.lock();
-            match &mut *caller {
-                Some(known) if known.will_wake(waker) => {}
-                unknown => *unknown = Some(waker.clone()),
-            }
-            drop(caller);
-            // The turn may have ended before the waker was there to be found.
-            if header.state.load(Ordering::Acquire) != DONE {
-                return Poll::Pending;
-            }
-        }
-        let replied = self.0.0.cast::<Replied<T, E>>();
-        // SAFETY: a ticket is made with its task's own reply types; `DONE` gives the reply to the caller.
-        let reply = unsafe { (*replied.as_ref().reply.get()).take() };
-        match reply {
-            Some(reply) => Poll::Ready(reply),
-            None => Poll::Pending,
-        }
-    }
-
-    /// Stops waiting. True if the turn had not begun and never will.
-    pub(crate) fn abandon(&self) -> bool {
-        self.0.abandon()
-    }
-}
-
-/// A call that waits, to be put into a mailbox.
-pub(crate) fn queued<A: Actor, M: Method<A>>(
-    slot: &Arc<Slot<A>>,
-    message: M,
-    request: Request,
-) -> (TaskRef, Ticket<M::Ok, M::Error>) {
-    let task = local::with(|local| {
-        let outer = local.current.get();
-        let origin = if outer.is_null() { Origin::None } else { Origin::Stack(outer) };
-        let task = make::<A, M, _, _>(local, slot, request, M::run, QUEUED, Hold::Exclusive, origin, false);
-        put_message(task, message)
+/// Makes a turn that waits for a wake-up runnable.
+fn wake(header: NonNull<Header>) {
+    // SAFETY: every caller holds a count.
+    let state = unsafe { &header.as_ref().state };
+    let woken = state.fetch_update(Ordering::AcqRel, Ordering::Acquire, |state| match state {
+        RUNNING => Some(NOTIFIED),
+        IDLE => Some(SCHEDULED),
+        _ => None,
     });
-    let ticket = Ticket(task.clone(), PhantomData);
-    (task, ticket)
+    if woken == Ok(IDLE) {
+        // SAFETY: as above; a turn that was idle owns its slot, and cannot end before this push is taken up.
+        let (task, executor) = unsafe {
+            header.as_ref().counts.fetch_add(1, Ordering::Relaxed);
+            (TaskRef(header), header.as_ref().slot().executor())
+        };
+        executor.push(Item::Turn(task));
+    }
 }
 
-/// A message that nobody waits for, to be put into a mailbox.
-pub(crate) fn one_way<A: Actor, M: Method<A>>(slot: &Arc<Slot<A>>, message: M, request: Request) -> TaskRef {
-    local::with(|local| {
-        let task =
-            make::<A, M, _, _>(local, slot, request, M::run, QUEUED, Hold::Exclusive, Origin::None, true);
-        put_message(task, message)
-    })
+static WAKER: RawWakerVTable = RawWakerVTable::new(waker_clone, waker_wake, waker_wake_by_ref, waker_drop);
+
+pub(super) fn raw_waker(header: NonNull<Header>) -> RawWaker {
+    RawWaker::new(header.as_ptr().cast_const().cast(), &WAKER)
 }
 
-pub(crate) use self::block::panic_message;
-pub(crate) use self::inline::{Inline, current_request, run_inline};
+/// # Safety
+/// `data` is a header with at least one count, as in every function below.
+unsafe fn waker_clone(data: *const ()) -> RawWaker {
+    // SAFETY: a waker's data is its turn's header, kept alive by the waker's own count.
+    unsafe {
+        let header = NonNull::new_unchecked(data.cast_mut().cast::<Header>());
+        header.as_ref().counts.fetch_add(1, Ordering::Relaxed);
+        raw_waker(header)
+    }
+}
+
+unsafe fn waker_wake(data: *const ()) {
+    // SAFETY: see `waker_clone`; the count moves into the reference and ends with it.
+    let task = unsafe { TaskRef(NonNull::new_unchecked(data.cast_mut().cast())) };
+    wake(task.0);
+}
+
+unsafe fn waker_wake_by_ref(data: *const ()) {
+    // SAFETY: see `waker_clone`.
+    wake(unsafe { NonNull::new_unchecked(data.cast_mut().cast()) });
+}
+
+unsafe fn waker_drop(data: *const ()) {
+    // SAFETY: see `waker_clone`; this was the waker's count.
+    drop(unsafe { TaskRef(NonNull::new_unchecked(data.cast_mut().cast())) });
+}
+
+/// Writes down the turn at `turn` and those below it on the stack.
+///
+/// # Safety
+/// `turn` is null, or being polled on this thread further down the stack.
+unsafe fn link_of(turn: *const Header) -> Option<Arc<ChainLink>> {
+    let mut missing = Vec::new();
+    let mut next = turn;
+    let mut link = loop {
+        if next.is_null() {
+            break None;
+        }
+        // SAFETY: stack turns are alive, and so are their slots.
+        let header = unsafe { &*next };
+        if let Some(link) = header.link.get() {
+            break Some(link.clone());
+        }
+        missing.push(header);
+        // SAFETY: `origin` of a running turn belongs to the thread that runs it, which is this one.
+        match unsafe { &*header.origin.get() } {
+            Origin::None => break None,
+            Origin::Stack(caller) => next = *caller,
+            Origin::Link(link) => break Some(link.clone()),
+        }
+    };
+    for header in missing.into_iter().rev() {
+        let slot = header.slot().shared();
+        let here = Arc::new(ChainLink {
+            turn: ptr::from_ref(header).addr(),
+            slot,
+            exclusive: header.vtable.exclusive,
+            caller: link,
+            ended: AtomicBool::new(false),
+            severed: AtomicBool::new(false),
+        });
+        // Only the thread that runs a turn writes it down, so the cell is still empty.
+        let here = header.link.get_or_init(|| here).clone();
+        // After the link is there to be found, so that a caller who leaves now is not missed by both: pairs with
+        // the fence in `abandon`.
+        fence(Ordering::SeqCst);
+        here.severed.fetch_or(header.severed.load(Ordering::Acquire), Ordering::AcqRel);
+        link = Some(here);
+    }
+    link
+}
+
+/// Visits the turn at `turn` and those who wait for it.
+///
+/// # Safety
+/// As for [`link_of`].
+unsafe fn walk_stack(turn: *const Header, visit: Visit<'_>) {
+    let mut next = turn;
+    while !next.is_null() {
+        // SAFETY: stack turns are alive, and so are their slots.
+        let header = unsafe { &*next };
+        let slot = header.slot();
+        let place = ptr::from_ref(slot).cast::<()>().addr();
+        let ancestor = Ancestor { turn: next.addr(), slot: place, exclusive: header.vtable.exclusive };
+        if !visit(ancestor, slot) || header.severed.load(Ordering::Acquire) {
+            return;
+        }
+        // SAFETY: `origin` of a running turn belongs to this thread.
+        match unsafe { &*header.origin.get() } {
+            Origin::None => return,
+            Origin::Stack(caller) => next = *caller,
+            Origin::Link(link) => return walk_links(Some(link), visit),
+        }
+    }
+}
+
+/// Turns in a row, linked through their own blocks: what a mailbox keeps its messages in. A turn stands in one list
+/// at most, and whoever has the list may follow its links.
+pub(crate) struct TaskList {
+    head: *const Header,
+    tail: *const Header,
+}
+
+// SAFETY: head and tail are counted references to turns (see `TaskRef`), whose links belong to the list.
+unsafe impl Send for TaskList {}
+
+impl TaskList {
+    pub(crate) const fn new() -> Self {
+        Self { head: ptr::null(), tail: ptr::null() }
+    }
+
+    pub(crate) fn first(&self) -> Option<&TaskRef> {
+        // SAFETY: a `TaskRef` is a non-null pointer to a header, which is what a non-null head is; `push` left its
+        // count with the list.
+        (!self.head.is_null()).then(|| unsafe { &*ptr::from_ref(&self.head).cast::<TaskRef>() })
+    }
+
+    pub(crate) fn push(&mut self, turn: TaskRef) {
+        let turn = ManuallyDrop::new(turn).0.as_ptr().cast_const();
+        if self.tail.is_null() {
+            self.head = turn;
+        } else {
+            // SAFETY: the tail is in this list, so its link is ours.
+            unsafe { *(*self.tail).next.get() = turn };
+        }
+        self.tail = turn;
+    }
+
+    pub(crate) fn push_front(&mut self, turn: TaskRef) {
+        let turn = ManuallyDrop::new(turn).0.as_ptr().cast_const();
+        // SAFETY: a turn that is in no list has its link free.
+        unsafe { *(*turn).next.get() = self.head };
+        self.head = turn;
+        if self.tail.is_null() {
+            self.tail = turn;
+        }
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<TaskRef> {
+        let first = NonNull::new(self.head.cast_mut())?;
+        // SAFETY: it is in this list, so its link is ours; its count moves from the list into the reference.
+        self.head = unsafe { mem::replace(&mut *first.as_ref().next.get(), ptr::null()) };
+        if self.head.is_null() {
+            self.tail = ptr::null();
+        }
+        Some(TaskRef(first))
+    }
+}
+
+impl Drop for TaskList {
+    fn drop(&mut self) {
+        while self.pop().is_some() {}
+    }
+}

@@ -18,7 +18,8 @@
 //! turn go looks at `QUEUED` and `CLOSE` in the very value that its release replaced. So a message that finds
 //! the turn taken is found by whoever holds it, and one that finds it free schedules the slot itself.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use crate::turn::cell::Sole;
+use crate::turn::sync::{AtomicU32, Ordering};
 
 const READER: u32 = 1;
 const READERS: u32 = 0xFFFF;
@@ -199,12 +200,12 @@ impl Word {
 
     /// Leaves `from` for `to` if that is still where the slot is, taking the exclusive turn with it when the new
     /// phase is one that owns the actor.
-    pub(crate) fn begin(&self, from: Phase, to: Phase) -> bool {
-        self.update(|word| {
+    pub(crate) fn begin(&self, from: Phase, to: Phase) -> Option<Sole> {
+        let begun = self.update(|word| {
             let free = word & (PHASE | WRITER | READERS) == from.bits();
             free.then_some((word & !PHASE) | to.bits() | WRITER)
-        })
-        .is_ok()
+        });
+        begun.ok().map(|_| Sole::hand_out(from == Phase::Active))
     }
 
     /// Ends an activation: the actor takes turns. The past value says what waits.
@@ -223,10 +224,16 @@ impl Word {
     }
 
     /// Activates on the spot: the caller gets the exclusive turn of an actor that is about to be written.
-    pub(crate) fn begin_instant(&self) -> bool {
+    pub(crate) fn begin_instant(&self) -> Option<Sole> {
         let vacant = Phase::Vacant.bits();
         let taken = Phase::Activating.bits() | WRITER;
-        self.0.compare_exchange(vacant, taken, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        let begun = self.0.compare_exchange(vacant, taken, Ordering::Acquire, Ordering::Relaxed);
+        begun.ok().map(|_| Sole::hand_out(false))
+    }
+
+    /// The slot is going away, and its actor with it.
+    pub(crate) fn end(&mut self) -> Sole {
+        Sole::hand_out(self.snapshot().phase() == Phase::Active)
     }
 
     /// The actor of [`begin_instant`](Self::begin_instant) is there; its maker goes on into an exclusive or a
@@ -271,7 +278,7 @@ mod tests {
 
     fn active() -> Word {
         let word = Word::default();
-        assert!(word.begin_instant());
+        assert!(word.begin_instant().is_some());
         assert!(!word.finish_instant(true));
         assert!(!word.release_exclusive());
         word
@@ -280,7 +287,7 @@ mod tests {
     #[test]
     fn an_actor_made_by_a_shared_call_is_shared_at_once() {
         let word = Word::default();
-        assert!(word.begin_instant());
+        assert!(word.begin_instant().is_some());
         word.set_queued();
         assert!(word.finish_instant(false), "what was queued meanwhile may share the turn");
         assert_eq!((word.snapshot().readers(), word.snapshot().has_writer()), (1, false));
@@ -300,7 +307,7 @@ mod tests {
     fn a_request_to_close_outlives_the_activation_it_came_in() {
         let word = Word::default();
         assert_eq!(word.request_close(), None);
-        assert!(word.begin(Phase::Vacant, Phase::Activating));
+        assert!(word.begin(Phase::Vacant, Phase::Activating).is_some());
         assert_eq!(word.request_close(), Some(false));
         assert!(word.settle_active().wants_close() && word.snapshot().wants_close());
     }
@@ -361,10 +368,10 @@ mod tests {
         assert_eq!(word.request_close(), Some(false));
         assert!(word.release_shared(), "the last turn hands the slot to the executor");
         word.begin_drain();
-        assert!(word.begin(Phase::Active, Phase::Deactivating));
+        assert!(word.begin(Phase::Active, Phase::Deactivating).is_some());
         word.settle_vacant();
         assert!(!word.snapshot().wants_close());
         assert!(word.retire());
-        assert!(!word.begin_instant());
+        assert!(word.begin_instant().is_none());
     }
 }

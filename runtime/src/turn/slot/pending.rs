@@ -1,12 +1,12 @@
 //! Turns that have begun and wait: who they are, when they may go on, and how they are ended.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Slot;
 use crate::actor::Actor;
 use crate::error::StopCause;
 use crate::services::TICK;
+use crate::turn::sync::Ordering;
 use crate::turn::{Hold, Item, Polled, TaskRef};
 
 /// How long turns may go on beside one that panicked, in ticks: five seconds.
