@@ -5,11 +5,14 @@ use std::cell::UnsafeCell;
 use std::mem::{self, MaybeUninit};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::thread;
 
+use crate::actor::Actor;
 use crate::context::Detached;
-use crate::turn::AnySlot;
+use crate::grid::Hosts;
+use crate::services::Services;
+use crate::turn::{AnySlot, Slot};
 
 /// Exclusive or shared: what a method's `self` says about its turn.
 ///
@@ -86,6 +89,19 @@ pub(super) struct ActorCell<A>(UnsafeCell<MaybeUninit<A>>);
 // SAFETY: the actor is borrowed exclusively by one turn at a time (`A: Send`), or shared by turns whose mode
 // demands `A: Sync`.
 unsafe impl<A: Send> Sync for ActorCell<A> {}
+
+// The compiler would find the same by itself, but through all that a silo consists of, down to the shader compiler of
+// its GPUs: past its recursion limit, in the crates of users.
+const fn is_shared<T: Send + Sync>() {}
+const _: () = {
+    is_shared::<Services>();
+    is_shared::<Weak<Hosts>>();
+};
+// SAFETY: a slot consists of its cell (see above), atomics, a locked mailbox, its key, and its host: actor-type-neutral
+// parts that are checked above, and a factory that is `Send + Sync`.
+unsafe impl<A: Actor> Send for Slot<A> {}
+// SAFETY: as above.
+unsafe impl<A: Actor> Sync for Slot<A> {}
 
 /// Sole possession of a slot's actor, handed out by the slot's word to who makes or unmakes it. It is kept together
 /// with that slot, and used on no other.
