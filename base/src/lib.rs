@@ -5,7 +5,7 @@
 //!
 //! - [`bytes`]: [`ByteSize`], an amount of memory that reads and prints as people write it
 //! - [`id`]: [`Key`], [`ActorId`], [`SiloId`], [`StreamId`]
-//! - [`time`]: the [`Clock`] port and the wall clock behind it
+//! - [`time`]: the [`Clock`] port, the machine's clock behind it, and one that tests move
 //! - [`entropy`]: the [`Entropy`] port and a seeded generator
 //! - [`fault`]: [`Outcome`] and [`Retry`], what a caller may conclude from an error
 
@@ -19,4 +19,4 @@ pub use bytes::{ByteSize, ParseByteSizeError};
 pub use entropy::{Entropy, Seeded};
 pub use fault::{Fault, Outcome, Retry};
 pub use id::{ActorId, Key, ParseStreamIdError, SiloId, StreamId};
-pub use time::{Clock, MonotonicClock};
+pub use time::{Clock, MonotonicClock, Passage, VirtualClock, Waiter};

@@ -13,7 +13,6 @@ use std::time::Duration;
 use quark_devices::lease::DeviceLease;
 use quark_devices::pool::LeaseError;
 use quark_placement::{DeviceHint, GpuNeed, NoDevice, choose_device};
-use tokio::time::timeout;
 
 use crate::actor::{Actor, DeactivationReason, HookError};
 use crate::context::Cx;
@@ -110,12 +109,13 @@ async fn make<A: Actor>(resident: &mut Resident<A>) -> Result<Option<Arc<Executo
     }
     let cx = Cx::of_hook(resident.slot.clone());
     let limit = host.spec.activation_limit;
-    let begun = host.services.clock.now();
+    let timers = resident.slot.node_executor().timers().clone();
+    let begun = timers.now();
     let Some(actor) = resident.actor() else { return Err(ActivationCause::Stopping) };
-    match timeout(limit, contained(actor.on_activate(&cx))).await {
+    match timers.timeout(limit, contained(actor.on_activate(&cx))).await {
         Ok(Ok(Ok(()))) => {
             if let Ok(lease) = cx.device() {
-                lease.set_reload_cost(host.services.clock.now().saturating_sub(begun));
+                lease.set_reload_cost(timers.now().saturating_sub(begun));
             }
             Ok(executor)
         }
@@ -129,6 +129,7 @@ async fn make<A: Actor>(resident: &mut Resident<A>) -> Result<Option<Arc<Executo
 /// give theirs back, cheapest first, and their memory is waited for.
 async fn lease<A: Actor>(resident: &Resident<A>, need: &GpuNeed) -> Result<DeviceLease, ActivationCause> {
     let services = &resident.slot.host.services;
+    let timers = resident.slot.node_executor().timers();
     let pool = &services.devices;
     let owner = resident.slot.actor_id().to_string();
     let hint = DeviceHint {
@@ -150,7 +151,7 @@ async fn lease<A: Actor>(resident: &Resident<A>, need: &GpuNeed) -> Result<Devic
             Err(lacks) => {
                 let evicting = evict(resident, &lacks);
                 last = Some(ActivationCause::NoDevice(Arc::new(lacks)));
-                if !evicting || timeout(EVICTION_PATIENCE, freed).await.is_err() {
+                if !evicting || timers.timeout(EVICTION_PATIENCE, freed).await.is_err() {
                     break;
                 }
             }
@@ -177,11 +178,11 @@ pub(crate) fn end<A: Actor>(mut resident: Resident<A>, why: DeactivationReason) 
         return finish(resident);
     }
     let limit = host.spec.activation_limit;
-    let handle = resident.slot.node_executor().handle().clone();
-    handle.spawn(async move {
+    let executor = resident.slot.node_executor().clone();
+    executor.handle().clone().spawn(async move {
         let cx = Cx::of_hook(resident.slot.clone());
         if let Some(actor) = resident.actor() {
-            let ended = timeout(limit, contained(actor.on_deactivate(&cx, why))).await;
+            let ended = executor.timers().timeout(limit, contained(actor.on_deactivate(&cx, why))).await;
             let actor = resident.slot.actor_id();
             match ended {
                 Ok(Ok(Ok(()))) => {}

@@ -4,20 +4,21 @@ use std::future::{Future, IntoFuture};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use quark_base::Clock;
 use tokio::task::coop;
-use tokio::time::{Sleep, sleep_until};
 
 use crate::activation::failure_of;
 use crate::actor::{Actor, Method};
 use crate::actor_ref::ActorRef;
 use crate::context::{Request, RequestContext};
 use crate::error::{CallError, Failure, Overloaded, Timeout};
+use crate::timers::Sleep;
 use crate::turn::block::with_local;
 use crate::turn::block::{self, run_inline};
 use crate::turn::local::Local;
-use crate::turn::{Blocked, Hold, INLINE_DEPTH_MAX, Inline, Phase, Slot, Ticket, TurnMode};
+use crate::turn::{AnySlot, Blocked, Hold, INLINE_DEPTH_MAX, Inline, Phase, Slot, Ticket, TurnMode};
 
 /// A call that has not begun. Await it for the answer, or [`tell`](Call::tell) it and go on.
 #[must_use = "a call does nothing until it is awaited or told"]
@@ -95,10 +96,10 @@ pub struct Ask<'r, A: Actor, M: Method<A>> {
 
 struct Waiting<A: Actor, M: Method<A>> {
     ticket: Ticket<M::Ok, M::Error>,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: Option<Sleep>,
 }
 
-// Nothing in it is pinned in place: the message is moved out before anything borrows it, the timer is boxed.
+// Nothing in it is pinned in place: the message is moved out before anything borrows it.
 impl<A: Actor, M: Method<A>> Unpin for Ask<'_, A, M> {}
 
 impl<A: Actor, M: Method<A>> Future for Ask<'_, A, M> {
@@ -117,7 +118,7 @@ impl<A: Actor, M: Method<A>> Future for Ask<'_, A, M> {
         let waiting = &mut this.waiting;
         let (context, timeout) = (this.context.take(), this.timeout);
         let begun = with_local(|local| {
-            let request = request(local, context, timeout);
+            let request = request(local, slot, context, timeout);
             begin(local, slot, message, request, waiting)
         });
         match begun {
@@ -136,7 +137,7 @@ impl<A: Actor, M: Method<A>> Ask<'_, A, M> {
             return Poll::Ready(reply);
         }
         let Some(timer) = timer else { return Poll::Pending };
-        ready!(timer.as_mut().poll(cx));
+        ready!(Pin::new(timer).poll(cx));
         let started = !ticket.abandon();
         self.waiting = None;
         let method = A::METHODS[M::INDEX].name;
@@ -157,14 +158,6 @@ impl<A: Actor, M: Method<A>> Drop for Ask<'_, A, M> {
     }
 }
 
-/// Wakes the caller at its deadline, even one that does not run on tokio.
-#[cold]
-fn timer<A: Actor>(slot: &Slot<A>, at: Instant) -> Pin<Box<Sleep>> {
-    // The silo's own runtime: it lasts as long as the slot, whatever becomes of the caller's.
-    let _entered = slot.host.services.lanes.handle.enter();
-    Box::pin(sleep_until(at.into()))
-}
-
 /// Begins a call: on this thread if the actor is free and lives here, else through its mailbox.
 #[inline(always)]
 fn begin<A: Actor, M: Method<A>>(
@@ -178,7 +171,7 @@ fn begin<A: Actor, M: Method<A>>(
     let may_run_here = host.is_floating()
         && host.is_quick(M::INDEX)
         && local.depth.get() < INLINE_DEPTH_MAX
-        && request.deadline().is_none_or(|deadline| deadline > Instant::now())
+        && request.deadline().is_none_or(|deadline| deadline > host.services.clock.now())
         && local.runs_in(slot.home());
     if may_run_here && let Some(hold) = acquire::<A, M>(slot) {
         return run_here(local, slot, message, request, hold, waiting);
@@ -196,7 +189,7 @@ fn begin_slowly<A: Actor, M: Method<A>>(
     may_run_here: bool,
     waiting: &mut Option<Waiting<A, M>>,
 ) -> Poll<Result<M::Ok, CallError<M::Error>>> {
-    if request.deadline().is_some_and(|deadline| deadline <= Instant::now()) {
+    if request.deadline().is_some_and(|deadline| deadline <= slot.host.services.clock.now()) {
         let method = A::METHODS[M::INDEX].name;
         let late = Timeout { actor: slot.actor_id(), method, started: false };
         return Poll::Ready(Err(CallError::Timeout(Box::new(late))));
@@ -272,10 +265,11 @@ fn run_here<A: Actor, M: Method<A>>(
 fn wait<A: Actor, M: Method<A>>(
     slot: &Slot<A>,
     ticket: Ticket<M::Ok, M::Error>,
-    deadline: Option<Instant>,
+    deadline: Option<Duration>,
     waiting: &mut Option<Waiting<A, M>>,
 ) -> Poll<Result<M::Ok, CallError<M::Error>>> {
-    *waiting = Some(Waiting { ticket, timer: deadline.map(|at| timer(slot, at)) });
+    let timer = deadline.map(|at| slot.executor().timers().sleep_until(at));
+    *waiting = Some(Waiting { ticket, timer });
     Poll::Pending
 }
 
@@ -298,18 +292,27 @@ fn activate_here<A: Actor>(slot: &Arc<Slot<A>>, exclusive: bool) -> Option<Resul
 }
 
 #[inline(always)]
-fn request(local: &Local, context: Option<Arc<RequestContext>>, timeout: Option<Duration>) -> Request {
+fn request<A: Actor>(
+    local: &Local,
+    slot: &Slot<A>,
+    context: Option<Arc<RequestContext>>,
+    timeout: Option<Duration>,
+) -> Request {
     let inherited = inherited(local);
-    if context.is_none() && timeout.is_none() { inherited } else { own_request(&inherited, context, timeout) }
+    if context.is_none() && timeout.is_none() {
+        return inherited;
+    }
+    own_request(&inherited, &*slot.host.services.clock, context, timeout)
 }
 
 #[cold]
 fn own_request(
     inherited: &Request,
+    clock: &dyn Clock,
     context: Option<Arc<RequestContext>>,
     timeout: Option<Duration>,
 ) -> Request {
-    let own = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+    let own = timeout.and_then(|timeout| clock.now().checked_add(timeout));
     let deadline = match (own, inherited.deadline()) {
         (Some(own), Some(outer)) => Some(own.min(outer)),
         (own, outer) => own.or(outer),

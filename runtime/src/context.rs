@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::future::IntoFuture;
+use std::future::{Future, IntoFuture};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use quark_base::{ActorId, Key};
 use quark_devices::lease::DeviceLease;
@@ -119,14 +119,31 @@ impl Cx {
         }
     }
 
-    /// When the caller stops waiting. Calls made from here inherit it.
-    pub fn deadline(&self) -> Option<Instant> {
+    /// When the caller stops waiting, as the silo's clock counts ([`now`](Self::now)). Calls made from here inherit
+    /// it.
+    pub fn deadline(&self) -> Option<Duration> {
         self.request.deadline()
     }
 
     /// What the caller has left of its deadline; zero once it has passed.
     pub fn time_left(&self) -> Option<Duration> {
-        self.request.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now()))
+        self.request.deadline().map(|deadline| deadline.saturating_sub(self.now()))
+    }
+
+    /// What the silo's clock says: time since its origin. Zero in a context without a silo.
+    pub fn now(&self) -> Duration {
+        self.slot().map_or(Duration::ZERO, |slot| slot.executor().timers().now())
+    }
+
+    /// Waits for so long on the silo's clock, which a test may own. Dropping the future ends the wait; in a context
+    /// without a silo there is no clock, and it waits for nothing.
+    pub fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send + 'static {
+        let timers = self.slot().map(|slot| slot.executor().timers().clone());
+        async move {
+            if let Some(timers) = timers {
+                timers.sleep_until(timers.now().saturating_add(duration)).await;
+            }
+        }
     }
 
     /// What the caller sent along. Calls made from here send the same.
@@ -196,11 +213,12 @@ pub(crate) struct Request(Option<Arc<Carried>>);
 #[derive(Debug)]
 struct Carried {
     context: Option<Arc<RequestContext>>,
-    deadline: Option<Instant>,
+    /// On the silo's clock.
+    deadline: Option<Duration>,
 }
 
 impl Request {
-    pub(crate) fn new(context: Option<Arc<RequestContext>>, deadline: Option<Instant>) -> Self {
+    pub(crate) fn new(context: Option<Arc<RequestContext>>, deadline: Option<Duration>) -> Self {
         let something = context.is_some() || deadline.is_some();
         Self(something.then(|| Arc::new(Carried { context, deadline })))
     }
@@ -210,7 +228,7 @@ impl Request {
     }
 
     #[inline]
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    pub(crate) fn deadline(&self) -> Option<Duration> {
         self.0.as_ref()?.deadline
     }
 

@@ -5,7 +5,8 @@
 //!
 //! - [`actor`], [`actor_ref`], [`call`], [`context`], [`error`]: what users and their macros see
 //! - [`turn`]: how a message runs: word, slot, task, executor, loan. All of the runtime's `unsafe`
-//! - `activation`, `host`, `services`: how actors come and go, per type and per silo
+//! - `activation`, `host`, `services`, `sweep`: how actors come and go, per type and per silo
+//! - `timers`: everything that waits for a moment
 //! - [`streams`], `prewarm`: publishing, and activating ahead of the first message
 //! - [`runtime`], [`grid`]: starting and stopping, and the handle on it all
 
@@ -22,6 +23,8 @@ mod prewarm;
 pub mod runtime;
 mod services;
 pub mod streams;
+mod sweep;
+mod timers;
 pub mod turn;
 
 pub use actor::{Actor, ActorSpec, Create, DeactivationReason, HookError, Method, Methods, ToKey};

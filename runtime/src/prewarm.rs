@@ -135,6 +135,11 @@ impl Prewarmer {
         state.planner.expire(now)
     }
 
+    /// Whether anything may have to be ended in time.
+    pub(crate) fn is_used(&self) -> bool {
+        self.enabled && !self.state.lock().rules.is_empty()
+    }
+
     /// How prewarming has done so far.
     pub(crate) fn score(&self) -> Score {
         self.state.lock().planner.score()

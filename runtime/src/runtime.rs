@@ -17,8 +17,7 @@ use quark_placement::Api;
 use quark_predictive::{PrewarmBudget, RuleError};
 use tokio::runtime::{Builder, Handle, Runtime as TokioRuntime};
 use tokio::sync::{Notify, oneshot, watch};
-use tokio::task::JoinHandle;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 
 use crate::actor::{Actor, ActorSpec, Create, DeactivationReason, HookError};
 use crate::grid::{Grid, Hosts};
@@ -26,6 +25,8 @@ use crate::host::{AnyHost, Host, Hosted};
 use crate::prewarm::Prewarmer;
 use crate::services::{Lanes, Services, TICK, Tenants};
 use crate::streams::{Found, StreamTypeConflict, Streams, Subscriptions};
+use crate::sweep::Sweeper;
+use crate::timers::Timers;
 use crate::turn::Executor;
 
 /// Threads of the load lane: loads are bound by disk and copy engines, and two keep both busy.
@@ -75,7 +76,8 @@ impl RuntimeBuilder {
         self
     }
 
-    /// The clock for idle times and prewarming.
+    /// The clock for everything that waits for a moment: deadlines, timers, limits, idle times, prewarming. Only
+    /// [`Runtime::shutdown`]'s patience is real time, so that a silo ends whatever its clock does.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.clock = clock;
         self
@@ -160,14 +162,14 @@ impl RuntimeBuilder {
             Prewarmer::new(self.clock.clone(), self.prewarm, budget, specs, !devices.usage().is_empty())?;
 
         let mut own = Vec::new();
-        let nodes = node_executors(&mut own, devices.inventory())?;
+        let nodes = node_executors(&mut own, devices.inventory(), &self.clock)?;
         let lanes_handle = own_runtime(&mut own, "quark-load", Some(LOAD_THREADS), None)?;
         let mut device_executors = HashMap::new();
         for usage in devices.usage().into_iter().filter(|_| needs_devices) {
             let node = devices.device(&usage.device).and_then(|device| device.numa_node);
             let cpus = node.and_then(|node| cpus_of(devices.inventory(), devices.inventory().node(node)?));
             let handle = own_runtime(&mut own, "quark-gpu", Some(1), cpus)?;
-            let executor = Executor::start(handle);
+            let executor = Executor::start(handle, Timers::new(self.clock.clone()));
             device_executors.insert(usage.device, executor);
         }
         let ids: Vec<_> = device_executors.keys().cloned().collect();
@@ -211,9 +213,11 @@ impl RuntimeBuilder {
                 }
             });
         }
-        // The sweeper lives on the silo's own threads, so that a busy or stopped caller's runtime does not hold
-        // back idle deactivation.
-        let sweeper = lanes_handle.spawn(sweep(services.clone(), Arc::downgrade(&hosts)));
+        // Before the wheels, so that a turn which a timer begins finds the tick of its own moment.
+        let sweeper = Sweeper::start(&services, &hosts);
+        for executor in services.executors() {
+            executor.timers().begin(&lanes_handle);
+        }
         Ok(Runtime { services, hosts, sweeper })
     }
 }
@@ -223,6 +227,7 @@ impl RuntimeBuilder {
 fn node_executors(
     own: &mut Vec<TokioRuntime>,
     inventory: &Inventory,
+    clock: &Arc<dyn Clock>,
 ) -> Result<Box<[Arc<Executor>]>, StartError> {
     let nodes: Vec<_> = inventory.numa.iter().filter(|node| !node.cpus.is_empty()).collect();
     if nodes.len() <= 1 {
@@ -230,13 +235,13 @@ fn node_executors(
             Ok(handle) => handle,
             Err(_) => own_runtime(own, "quark-turn", None, None)?,
         };
-        return Ok(Box::new([Executor::start(handle)]));
+        return Ok(Box::new([Executor::start(handle, Timers::new(clock.clone()))]));
     }
     let start = |node: &NumaNode| {
         let threads = if inventory.simulated { 1 } else { node.cpus.len() };
         let name = format!("quark-node-{}", node.id);
         let handle = own_runtime(own, &name, Some(threads), cpus_of(inventory, node))?;
-        Ok(Executor::start(handle))
+        Ok(Executor::start(handle, Timers::new(clock.clone())))
     };
     nodes.into_iter().map(start).collect()
 }
@@ -286,16 +291,6 @@ fn pin_thread(cpus: &CpuSet) {
     }
 }
 
-async fn sweep(services: Arc<Services>, hosts: Weak<Hosts>) {
-    let mut ticks = interval(TICK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let Some(hosts) = hosts.upgrade() else { return };
-        sweep_once(&services, &hosts);
-    }
-}
-
 /// Nothing begins any more; what waits is refused, what runs is ended.
 fn stop_all(services: &Services, hosts: &Hosts) {
     services.draining.store(true, Ordering::SeqCst);
@@ -303,20 +298,6 @@ fn stop_all(services: &Services, hosts: &Hosts) {
     services.stop_signal.send_replace(true);
     for host in hosts.all() {
         host.stop_all();
-    }
-}
-
-/// One look at what is idle or warmed in vain.
-fn sweep_once(services: &Services, hosts: &Hosts) {
-    let tick = Services::tick_of(services.clock.now());
-    if services.tick.swap(tick, Ordering::Relaxed) == tick {
-        return;
-    }
-    for actor in services.prewarmer.expire() {
-        hosts.end_prewarm(&actor);
-    }
-    for host in hosts.all() {
-        host.sweep(tick);
     }
 }
 
@@ -349,7 +330,7 @@ pub enum StartError {
 pub struct Runtime {
     services: Arc<Services>,
     hosts: Arc<Hosts>,
-    sweeper: JoinHandle<()>,
+    sweeper: Arc<Sweeper>,
 }
 
 impl Runtime {
@@ -376,7 +357,7 @@ impl Runtime {
     /// Looks at once for idle actors and expired prewarms, instead of waiting for the next tick. For tests that
     /// move the clock.
     pub fn sweep_now(&self) {
-        sweep_once(&self.services, &self.hosts);
+        self.sweeper.sweep();
     }
 
     /// Lets every turn end, deactivates every actor, and stops; new activations are refused with `Draining`
@@ -410,7 +391,7 @@ impl Runtime {
     /// Waits for the silo's own threads: what they hold, an opened device above all, is gone when the shutdown
     /// is over, and nothing of it runs into the end of the process.
     async fn end_threads(&self) {
-        self.sweeper.abort();
+        self.sweeper.stop();
         for executor in self.services.executors() {
             executor.close();
         }
@@ -452,7 +433,7 @@ impl Runtime {
 impl Drop for Runtime {
     fn drop(&mut self) {
         self.services.draining.store(true, Ordering::SeqCst);
-        self.sweeper.abort();
+        self.sweeper.stop();
         for host in self.hosts.all() {
             host.close_all(DeactivationReason::Shutdown);
         }

@@ -4,13 +4,11 @@
 //! machine. What does not: actors, which each topic defines for itself.
 //!
 //! - [`wait`]: hang guards, gates, conditions
-//! - [`clock`]: a clock that moves when told to
 //! - [`silo`]: silos on simulated machines
 
-pub mod clock;
 pub mod silo;
 pub mod wait;
 
-pub use clock::TestClock;
+pub use quark::base::VirtualClock as TestClock;
 pub use silo::{builder, builder_on, topology};
 pub use wait::{Gate, on_both_runtimes, on_threads, soon, until};

@@ -13,6 +13,7 @@ use tokio::runtime::{self, Handle};
 use tokio::task::coop;
 
 use crate::error::StopCause;
+use crate::timers::Timers;
 use crate::turn::block::panic_message;
 use crate::turn::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, Queue, fence};
 use crate::turn::{AnySlot, TaskRef};
@@ -42,6 +43,7 @@ pub(crate) struct Executor {
     closed: AtomicBool,
     home: runtime::Id,
     handle: Handle,
+    timers: Arc<Timers>,
 }
 
 #[derive(Default)]
@@ -75,7 +77,7 @@ fn contained(run: impl FnOnce()) {
 
 impl Executor {
     /// Serves items on the runtime behind `handle` until [`close`](Self::close).
-    pub(crate) fn start(handle: Handle) -> Arc<Self> {
+    pub(crate) fn start(handle: Handle, timers: Arc<Timers>) -> Arc<Self> {
         let workers = handle.metrics().num_workers().max(1);
         let executor = Arc::new(Self {
             queue: Queue::new(),
@@ -87,6 +89,7 @@ impl Executor {
             closed: AtomicBool::new(false),
             home: handle.id(),
             handle: handle.clone(),
+            timers,
         });
         for index in 0..workers {
             let shift = Shift(executor.clone());
@@ -105,9 +108,15 @@ impl Executor {
         &self.handle
     }
 
+    /// The moments that its turns and their callers wait for.
+    pub(crate) fn timers(&self) -> &Arc<Timers> {
+        &self.timers
+    }
+
     /// Ends the workers as soon as the queue is empty.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
+        self.timers.close();
         for worker in &self.workers {
             self.unpark(worker);
         }
