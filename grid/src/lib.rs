@@ -51,8 +51,9 @@ pub use quark_base::{ActorId, ByteSize, Fault, Key, Outcome, Retry, SiloId, Stre
 pub use quark_macros::{Actor, methods};
 pub use quark_runtime::actor::Actor;
 pub use quark_runtime::{
-    ActivationCause, ActivationError, Call, CallChain, CallError, Cx, DeactivationReason, DeviceAbsent, Grid,
-    PublishError, Published, RequestContext, Shutdown, TraceParent,
+    ActivationCause, ActivationError, Call, CallChain, CallError, Cx, DeactivationReason, DeadCause,
+    DeadLetter, DeadLetters, DeviceAbsent, Grid, PublishError, Published, ReplayError, Replayed,
+    RequestContext, Shutdown, TraceParent,
 };
 pub use silo::{Silo, SiloBuilder, StartError};
 
@@ -79,9 +80,12 @@ pub mod macro_support {
         Actor, ActorSpec, Create, DeactivationReason, HookError, Method, MethodSpec, Methods, PrewarmSpec,
         ResultLike,
     };
+    pub use quark_runtime::dead_letters::{
+        CannotCopy, CannotShow, Copies, DeadLetterSpec, IsCopied, NotCopied, Shown,
+    };
     pub use quark_runtime::streams::Subscriptions;
     pub use quark_runtime::turn::{Exclusive, Shared, TurnMode};
-    pub use quark_runtime::{ActorRef, Call, Cx};
+    pub use quark_runtime::{ActorRef, Backoff, Call, Cx};
 }
 
 /// The README's code is compiled and run with the documentation's.

@@ -1,5 +1,8 @@
 //! Reading `#[actor(…)]`.
 
+mod backoff;
+mod dead_letters;
+
 use std::time::Duration;
 
 use proc_macro2::{Span, TokenStream};
@@ -7,6 +10,8 @@ use quote::quote;
 use syn::meta::ParseNestedMeta;
 use syn::spanned::Spanned;
 use syn::{Attribute, Error, Lit, LitStr, Result};
+
+use self::dead_letters::DeadLetters;
 
 /// What `#[actor(…)]` says.
 #[derive(Default)]
@@ -18,6 +23,7 @@ pub(crate) struct ActorAttributes {
     pub(crate) factory: bool,
     pub(crate) gpu: Option<Gpu>,
     pub(crate) prewarm: Vec<Prewarm>,
+    pub(crate) dead_letters: Option<DeadLetters>,
 }
 
 /// `gpu(…)`.
@@ -37,7 +43,7 @@ pub(crate) struct Prewarm {
     confidence: f64,
 }
 
-const KEYS: &str = "name, idle, mailbox, activation_limit, factory, gpu(…) or prewarm(…)";
+const KEYS: &str = "name, idle, mailbox, activation_limit, factory, gpu(…), prewarm(…) or dead_letters(…)";
 
 impl ActorAttributes {
     pub(crate) fn read(attributes: &[Attribute]) -> Result<Self> {
@@ -74,6 +80,7 @@ impl ActorAttributes {
                 self.prewarm.push(Prewarm::read(meta)?);
                 Ok(())
             }
+            "dead_letters" => once(meta, &mut self.dead_letters, DeadLetters::read(meta)?),
             "local" => Err(meta.error("actors are local to their silo by now; leave `local` out")),
             _ => Err(meta.error(format!("unknown setting; #[actor(…)] takes {KEYS}"))),
         }

@@ -78,6 +78,10 @@ fn spec(attributes: &ActorAttributes, actor: &syn::Ident, quark: &TokenStream) -
         let rules = attributes.prewarm.iter().map(|rule| rule.tokens(quark));
         fields.extend(quote!(prewarm: &[#(#rules),*],));
     }
+    if let Some(letters) = &attributes.dead_letters {
+        let letters = letters.tokens(quark);
+        fields.extend(quote!(dead_letters: ::core::option::Option::Some(#letters),));
+    }
     if fields.is_empty() {
         return quote!(#quark::ActorSpec::new(#name, #rust_type));
     }

@@ -28,6 +28,7 @@ use syn::{DeriveInput, ItemImpl, parse_macro_input};
 ///     factory,                        // made by `host_with`, not from defaults
 ///     gpu(vram = "2 GiB", numa = "local", capability = "8.0", f16, bf16, software, optional),
 ///     prewarm(stream = "sensors/motion", lead = "200ms", confidence = 0.8),   // may be repeated
+///     dead_letters(max = 1000, retries = 5, backoff = "100ms..30s", errors = true, asks),
 /// )]
 /// ```
 #[proc_macro_derive(Actor, attributes(actor, init))]
@@ -42,6 +43,7 @@ pub fn derive_actor(input: TokenStream) -> TokenStream {
 /// - A parameter `cx: &Cx` gets the turn's context; all others travel with the call.
 /// - `#[on_activate]` and `#[on_deactivate]` mark the hooks.
 /// - `#[on_stream("namespace")]` marks a method that takes the items of a stream.
+/// - `#[no_dead_letters]` keeps a method's messages out of the dead letters of a type that keeps them.
 /// - Everything else is a private helper.
 #[proc_macro_attribute]
 pub fn methods(arguments: TokenStream, input: TokenStream) -> TokenStream {

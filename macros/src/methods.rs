@@ -1,5 +1,7 @@
 //! `#[methods]`: each `pub async fn` becomes a message type and a method of the typed reference.
 
+mod letters;
+
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
@@ -133,6 +135,8 @@ struct Turn {
     /// Where the context goes among all parameters.
     cx_at: Option<usize>,
     output: ReturnType,
+    /// Whether its messages may be kept as dead letters.
+    kept: bool,
 }
 
 impl Found {
@@ -140,6 +144,8 @@ impl Found {
         let marks: Vec<Attribute> =
             function.attrs.iter().filter(|attribute| is_mark(attribute)).cloned().collect();
         function.attrs.retain(|attribute| !is_mark(attribute));
+        let kept = !letters::opts_out(function)?;
+        let turns_before = self.turns.len();
         let name = function.sig.ident.clone();
         match marks.as_slice() {
             [] => {
@@ -179,7 +185,16 @@ impl Found {
                 }
             }
             [_, second, ..] => Err(Error::new_spanned(second, "a method is one of hook and stream handler")),
+        }?;
+        match self.turns.get_mut(turns_before) {
+            Some(turn) => turn.kept = kept,
+            None if kept => {}
+            None => {
+                let advice = "#[no_dead_letters] stands on a method that takes messages; this is none";
+                return Err(Error::new_spanned(&name, advice));
+            }
         }
+        Ok(())
     }
 
     fn hooks(&self, quark: &TokenStream) -> TokenStream {
@@ -351,6 +366,7 @@ impl Turn {
             parameters,
             cx_at,
             output: signature.output.clone(),
+            kept: true,
         })
     }
 
@@ -402,9 +418,12 @@ impl Turn {
                 };
             }
         });
+        let letter = self.letter(quark);
+        let demand_copies = self.demand_copies(actor, quark);
         let body = if self.returns_result() { call } else { quote!(::core::result::Result::Ok(#call)) };
         quote! {
             #sync
+            #demand_copies
 
             pub struct #message { #(#fields),* }
 
@@ -423,6 +442,8 @@ impl Turn {
                     let _ = cx;
                     #body
                 }
+
+                #letter
             }
         }
     }

@@ -10,6 +10,8 @@ use quark_placement::GpuNeed;
 
 use crate::actor_ref::ActorRef;
 use crate::context::Cx;
+use crate::dead_letters::DeadLetterSpec;
+use crate::error::Failure;
 use crate::streams::Subscriptions;
 use crate::turn::TurnMode;
 
@@ -84,6 +86,9 @@ pub trait Method<A: Actor>: Send + 'static {
     type Error: Send + 'static;
     /// Which entry of [`Methods::METHODS`] it is.
     const INDEX: usize;
+    /// Whether it sees to its own dead letter. Only the runtime's own messages do.
+    #[doc(hidden)]
+    const WATCHED: bool = false;
 
     /// Runs it.
     fn run<'a>(
@@ -91,6 +96,32 @@ pub trait Method<A: Actor>: Send + 'static {
         actor: <Self::Mode as TurnMode<A>>::Borrow<'a>,
         cx: &'a Cx,
     ) -> impl Future<Output = Result<Self::Ok, Self::Error>> + Send + 'a;
+
+    /// A copy to keep while it runs, for the dead letters; `None` if it cannot be copied, or is not to be.
+    fn copy(&self) -> Option<Self>
+    where
+        Self: Sized,
+    {
+        None
+    }
+
+    /// Writes what it is, for whoever inspects a dead letter.
+    fn describe(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+
+    /// Writes what it failed with, likewise.
+    fn describe_error(_error: &Self::Error, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("…")
+    }
+
+    /// It never ran, and nobody waits for it.
+    #[doc(hidden)]
+    fn lost(self, _failure: &Failure)
+    where
+        Self: Sized,
+    {
+    }
 }
 
 /// A `Result` under whatever name; lets the macros take apart a return type that is an alias.
@@ -132,6 +163,8 @@ pub struct ActorSpec {
     pub gpu: Option<GpuNeed>,
     /// When to activate it ahead of its first message.
     pub prewarm: &'static [PrewarmSpec],
+    /// Whether messages that fail are kept, and how.
+    pub dead_letters: Option<DeadLetterSpec>,
 }
 
 impl ActorSpec {
@@ -154,6 +187,7 @@ impl ActorSpec {
             activation_limit: Self::ACTIVATION_LIMIT,
             gpu: None,
             prewarm: &[],
+            dead_letters: None,
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::activation::failure_of;
 use crate::actor::{Actor, Method};
 use crate::actor_ref::ActorRef;
 use crate::context::{Request, RequestContext};
+use crate::dead_letters::{Past, Watched};
 use crate::error::{CallError, Failure, Overloaded, Timeout};
 use crate::timers::Sleep;
 use crate::turn::block::with_local;
@@ -91,11 +92,11 @@ pub struct Ask<'r, A: Actor, M: Method<A>> {
     timeout: Option<Duration>,
     context: Option<Arc<RequestContext>>,
     /// There from when the call waits until it is answered.
-    waiting: Option<Waiting<A, M>>,
+    waiting: Option<Waiting<M::Ok, M::Error>>,
 }
 
-struct Waiting<A: Actor, M: Method<A>> {
-    ticket: Ticket<M::Ok, M::Error>,
+struct Waiting<T, E> {
+    ticket: Ticket<T, E>,
     timer: Option<Sleep>,
 }
 
@@ -119,6 +120,10 @@ impl<A: Actor, M: Method<A>> Future for Ask<'_, A, M> {
         let (context, timeout) = (this.context.take(), this.timeout);
         let begun = with_local(|local| {
             let request = request(local, slot, context, timeout);
+            if const { keeps_asks::<A>() } {
+                let watched = Watched::new(slot, message, Past::asked());
+                return begin(local, slot, watched, request, waiting);
+            }
             begin(local, slot, message, request, waiting)
         });
         match begun {
@@ -165,7 +170,7 @@ fn begin<A: Actor, M: Method<A>>(
     slot: &Arc<Slot<A>>,
     message: M,
     request: Request,
-    waiting: &mut Option<Waiting<A, M>>,
+    waiting: &mut Option<Waiting<M::Ok, M::Error>>,
 ) -> Poll<Result<M::Ok, CallError<M::Error>>> {
     let host = &slot.host;
     let may_run_here = host.is_floating()
@@ -187,7 +192,7 @@ fn begin_slowly<A: Actor, M: Method<A>>(
     message: M,
     request: Request,
     may_run_here: bool,
-    waiting: &mut Option<Waiting<A, M>>,
+    waiting: &mut Option<Waiting<M::Ok, M::Error>>,
 ) -> Poll<Result<M::Ok, CallError<M::Error>>> {
     if request.deadline().is_some_and(|deadline| deadline <= slot.host.services.clock.now()) {
         let method = A::METHODS[M::INDEX].name;
@@ -231,7 +236,7 @@ fn run_here<A: Actor, M: Method<A>>(
     message: M,
     request: Request,
     hold: Hold,
-    waiting: &mut Option<Waiting<A, M>>,
+    waiting: &mut Option<Waiting<M::Ok, M::Error>>,
 ) -> Poll<Result<M::Ok, CallError<M::Error>>> {
     slot.touch();
     let deadline = request.deadline();
@@ -262,12 +267,12 @@ fn run_here<A: Actor, M: Method<A>>(
 
 /// The call takes a wait.
 #[cold]
-fn wait<A: Actor, M: Method<A>>(
+fn wait<A: Actor, T, E>(
     slot: &Slot<A>,
-    ticket: Ticket<M::Ok, M::Error>,
+    ticket: Ticket<T, E>,
     deadline: Option<Duration>,
-    waiting: &mut Option<Waiting<A, M>>,
-) -> Poll<Result<M::Ok, CallError<M::Error>>> {
+    waiting: &mut Option<Waiting<T, E>>,
+) -> Poll<Result<T, CallError<E>>> {
     let timer = deadline.map(|at| slot.executor().timers().sleep_until(at));
     *waiting = Some(Waiting { ticket, timer });
     Poll::Pending
@@ -324,6 +329,14 @@ fn own_request(
 #[inline(always)]
 fn inherited(local: &Local) -> Request {
     block::current_request(local).unwrap_or_default()
+}
+
+/// Whether the type's asks are kept beside their turns for the dead letters.
+const fn keeps_asks<A: Actor>() -> bool {
+    match A::SPEC.dead_letters {
+        Some(spec) => spec.asks,
+        None => false,
+    }
 }
 
 fn not_hosted<A: Actor>() -> Failure {

@@ -18,7 +18,7 @@ use crate::actor::ActorSpec;
 ///
 /// It is two words where `E` is one: a call's answer travels in registers, and a failure's details wait behind a
 /// pointer.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CallError<E> {
     /// The method ran and returned this error.
@@ -145,6 +145,24 @@ impl CallError<Infallible> {
             CallError::Timeout(details) => CallError::Timeout(details),
             CallError::Stopped(details) => CallError::Stopped(details),
         }
+    }
+}
+
+impl<E> CallError<E> {
+    /// The same failure without the method's own error; `None` if it is that.
+    pub fn as_failure(&self) -> Option<Failure> {
+        Some(match self {
+            CallError::Actor(_) => return None,
+            CallError::Overloaded(details) => CallError::Overloaded(details.clone()),
+            CallError::Draining(actor) => CallError::Draining(actor.clone()),
+            CallError::NotHosted(spec) => CallError::NotHosted(spec),
+            CallError::NoDevice(lacks) => CallError::NoDevice(lacks.clone()),
+            CallError::Activation(cause) => CallError::Activation(cause.clone()),
+            CallError::Deadlock(chain) => CallError::Deadlock(chain.clone()),
+            CallError::Panicked(details) => CallError::Panicked(details.clone()),
+            CallError::Timeout(details) => CallError::Timeout(details.clone()),
+            CallError::Stopped(details) => CallError::Stopped(details.clone()),
+        })
     }
 }
 

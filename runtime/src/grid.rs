@@ -11,6 +11,7 @@ use quark_predictive::Score;
 
 use crate::actor::{Actor, ToKey};
 use crate::actor_ref::ActorRef;
+use crate::dead_letters::DeadLetters;
 use crate::host::{AnyHost, Hosted};
 use crate::services::Services;
 use crate::streams::PublishError;
@@ -68,6 +69,15 @@ impl Grid {
     pub fn actor<A: Actor>(&self, key: impl ToKey) -> A::Ref {
         let slot = self.hosts.of::<A>().map(|host| key.with_key(|key| host.slot(key)));
         A::Ref::from(ActorRef::new(slot))
+    }
+
+    pub(crate) fn hosted<A: Actor>(&self) -> Option<&Hosted<A>> {
+        self.hosts.of::<A>()
+    }
+
+    /// The messages to actors of type `A` that failed: to look at, to send again, to drop.
+    pub fn dead_letters<A: Actor>(&self) -> DeadLetters<A> {
+        DeadLetters::new(self.clone())
     }
 
     /// Publishes `item` to the stream `namespace/key`. Completes when every subscriber's mailbox has it; a full

@@ -7,10 +7,12 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use papaya::HashMap;
+use parking_lot::Mutex;
 use quark_base::Key;
 use tokio::sync::Notify;
 
 use crate::actor::{Actor, ActorSpec, DeactivationReason, HookError};
+use crate::dead_letters::{self, Queue, Stored};
 use crate::error::{ActivationCause, ActivationError};
 use crate::grid::{Grid, Hosts};
 use crate::services::{Services, TICK};
@@ -35,6 +37,7 @@ pub(crate) struct Host<A: Actor> {
     pub(crate) spec: ActorSpec,
     factory: Factory<A>,
     methods: Box<[MethodSpeed]>,
+    pub(crate) dead_letters: Mutex<Queue<Box<dyn Stored<A>>>>,
     pub(crate) services: Arc<Services>,
     hosts: Weak<Hosts>,
     /// Told when mailboxes have room again, if somebody waits.
@@ -93,6 +96,7 @@ impl<A: Actor> Host<A> {
         Arc::new(Self {
             spec: A::SPEC,
             factory,
+            dead_letters: Mutex::new(Queue::new(A::SPEC.dead_letters.unwrap_or_default())),
             methods: A::METHODS.iter().map(|_| MethodSpeed::default()).collect(),
             services,
             hosts,
@@ -199,6 +203,8 @@ pub(crate) trait AnyHost: Send + Sync + 'static {
     fn end_prewarm(&self, key: &Key);
     /// Deactivates what has been idle for the type's idle time.
     fn sweep(&self, tick: u32);
+    /// Whether dead letters wait to be sent again.
+    fn has_retries(&self) -> bool;
     /// Deactivates everything.
     fn close_all(&self, why: DeactivationReason);
     /// Refuses what waits and ends every turn that is under way.
@@ -221,6 +227,10 @@ pub(crate) struct Hosted<A: Actor> {
 impl<A: Actor> Hosted<A> {
     pub(crate) fn new(host: Arc<Host<A>>) -> Arc<Self> {
         Arc::new(Self { host, slots: HashMap::new() })
+    }
+
+    pub(crate) fn host(&self) -> &Arc<Host<A>> {
+        &self.host
     }
 
     /// The slot of `key`, made if it is not there.
@@ -295,6 +305,7 @@ impl<A: Actor> AnyHost for Hosted<A> {
     }
 
     fn sweep(&self, tick: u32) {
+        dead_letters::retry_due(self);
         let idle = (self.host.spec.idle.as_millis() / TICK.as_millis()).clamp(1, u32::MAX.into()) as u32;
         for (_, slot) in self.slots.pin().iter() {
             let seen = slot.word.snapshot();
@@ -308,6 +319,10 @@ impl<A: Actor> AnyHost for Hosted<A> {
                 _ => {}
             }
         }
+    }
+
+    fn has_retries(&self) -> bool {
+        self.host.dead_letters.lock().has_retries()
     }
 
     fn close_all(&self, why: DeactivationReason) {

@@ -7,15 +7,18 @@
 //! - [`turn`]: how a message runs: word, slot, task, executor, loan. All of the runtime's `unsafe`
 //! - `activation`, `host`, `services`, `sweep`: how actors come and go, per type and per silo
 //! - `timers`: everything that waits for a moment
+//! - [`dead_letters`], [`backoff`]: what becomes of messages that fail, and when they are tried again
 //! - [`streams`], `prewarm`: publishing, and activating ahead of the first message
 //! - [`runtime`], [`grid`]: starting and stopping, and the handle on it all
 
 mod activation;
 pub mod actor;
 pub mod actor_ref;
+pub mod backoff;
 pub mod call;
 mod chain;
 pub mod context;
+pub mod dead_letters;
 pub mod error;
 pub mod grid;
 mod host;
@@ -29,8 +32,10 @@ pub mod turn;
 
 pub use actor::{Actor, ActorSpec, Create, DeactivationReason, HookError, Method, Methods, ToKey};
 pub use actor_ref::ActorRef;
+pub use backoff::Backoff;
 pub use call::{Ask, Call};
 pub use context::{Cx, DeviceAbsent, RequestContext, TraceParent};
+pub use dead_letters::{DeadCause, DeadLetter, DeadLetterSpec, DeadLetters, LetterId, ReplayError, Replayed};
 pub use error::{ActivationCause, ActivationError, CallChain, CallError};
 pub use grid::{Grid, Published};
 pub use runtime::{Runtime, RuntimeBuilder, Shutdown, StartError};

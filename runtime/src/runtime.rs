@@ -83,7 +83,7 @@ impl RuntimeBuilder {
         self
     }
 
-    /// Where ids come from.
+    /// Where ids and jitter come from.
     pub fn entropy(mut self, entropy: Arc<dyn Entropy>) -> Self {
         self.entropy = entropy;
         self
@@ -177,6 +177,7 @@ impl RuntimeBuilder {
             silo: SiloId(self.entropy.next_u64()),
             tick: AtomicU32::new(Services::tick_of(self.clock.now())),
             clock: self.clock,
+            entropy: self.entropy,
             draining: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
             stop_signal: watch::Sender::new(false),

@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use quark_base::{Clock, Key, SiloId};
+use quark_base::{Clock, Entropy, Key, SiloId};
 use quark_devices::inventory::DeviceId;
 use quark_devices::lease::TurnPin;
 use quark_devices::ledger::LeaseId;
@@ -30,6 +30,8 @@ const LOADS_PER_DEVICE: usize = 2;
 pub(crate) struct Services {
     pub(crate) silo: SiloId,
     pub(crate) clock: Arc<dyn Clock>,
+    /// Where jitter comes from.
+    pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) tick: AtomicU32,
     pub(crate) draining: AtomicBool,
     /// The silo has stopped: nothing begins any more.

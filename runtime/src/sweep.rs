@@ -72,8 +72,10 @@ async fn sweep_steadily(sweeper: Weak<Sweeper>) {
 impl Waiter for Sweeper {
     /// The next tick, while there is anything to look at.
     fn next_due(&self) -> Option<Duration> {
-        let services = self.services.upgrade()?;
-        let busy = services.activations.load(Ordering::Acquire) > 0 || services.prewarmer.is_used();
+        let (services, hosts) = (self.services.upgrade()?, self.hosts.upgrade()?);
+        let busy = services.activations.load(Ordering::Acquire) > 0
+            || services.prewarmer.is_used()
+            || hosts.all().any(|host| host.has_retries());
         busy.then(|| TICK.saturating_mul(Services::tick_of(services.clock.now()).saturating_add(1)))
     }
 

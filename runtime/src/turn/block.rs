@@ -15,6 +15,7 @@ use std::task::{Context, Poll, Waker};
 
 use crate::actor::{Actor, Method};
 use crate::context::{Cx, Request};
+use crate::dead_letters::{Past, Watched};
 use crate::error::{CallError, Failure, Panicked};
 use crate::turn::local::{self, Block, Local, Small};
 use crate::turn::sync::{AtomicBool, AtomicU8, AtomicU32, Mutex, Ordering};
@@ -261,8 +262,21 @@ unsafe fn fail<A: Actor, M: Method<A>, F, R>(header: NonNull<Header>, failure: F
     let task = header.cast::<Task<A, M, F, R>>();
     // SAFETY: the running thread owns stage and reply.
     unsafe {
+        if task.as_ref().replied.header.one_way {
+            lose(&mut *task.as_ref().stage.get(), |message: M| message.lost(&failure));
+        }
         discard::<A, M, F, R>(header);
         *task.as_ref().replied.reply.get() = Some(Err(failure.widen()));
+    }
+}
+
+/// Hands over a message that never began.
+fn lose<M, F>(stage: &mut Stage<M, F>, take: impl FnOnce(M)) {
+    if let Stage::Args(_) = stage
+        && let Stage::Args(message) = mem::replace(stage, Stage::Over)
+        && let Err(payload) = catch_unwind(AssertUnwindSafe(|| take(message)))
+    {
+        tracing::error!(panic = %panic_message(payload), "dropping a message that never began panicked");
     }
 }
 
@@ -297,6 +311,13 @@ unsafe fn report<A: Actor, M: Method<A>, F, R>(header: NonNull<Header>) {
     // SAFETY: the caller's promise.
     let reply = unsafe { (*task.as_ref().replied.reply.get()).take() };
     let (actor_type, method) = (A::SPEC.name, A::METHODS[M::INDEX].name);
+    if !M::WATCHED
+        && let Some(Err(ended)) = &reply
+    {
+        // SAFETY: the turn's slot is a `Slot<A>`, and alive until the turn lets go of it.
+        let slot = unsafe { &*ptr::from_ref(header.as_ref().slot()).cast::<Slot<A>>() };
+        slot.host.bury_unkept::<M>(&slot.key, ended);
+    }
     match reply {
         Some(Err(CallError::Actor(_))) => {
             tracing::warn!(actor_type, method, "a one-way message returned an error")
@@ -342,15 +363,20 @@ unsafe fn future_range<A: Actor, M: Method<A>, F, R>(header: NonNull<Header>) ->
 
 /// What a panic said, without letting its payload panic again.
 pub(crate) fn panic_message(payload: Box<dyn Any + Send>) -> Box<str> {
-    let message = match payload.downcast_ref::<&str>() {
-        Some(text) => (*text).into(),
-        None => payload.downcast_ref::<String>().map_or("(no message)".into(), |text| text.as_str().into()),
-    };
+    let message = panic_text(&*payload).into();
     // A payload's own drop may panic; that must not leave here.
     if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         mem::forget(second);
     }
     message
+}
+
+/// What a panic said, as far as it is text.
+pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
+    match payload.downcast_ref::<&str>() {
+        Some(text) => text,
+        None => payload.downcast_ref::<String>().map_or("(no message)", String::as_str),
+    }
 }
 
 /// How the first poll on the caller's own thread ended. But for the last, nobody else has seen the turn.
@@ -532,6 +558,19 @@ pub(crate) fn queued<A: Actor, M: Method<A>>(
 
 /// A message that nobody waits for, to be put into a mailbox.
 pub(crate) fn one_way<A: Actor, M: Method<A>>(slot: &Arc<Slot<A>>, message: M, request: Request) -> TaskRef {
+    if const { A::SPEC.dead_letters.is_some() } {
+        unwatched(slot, Watched::new(slot, message, Past::one_way()), request)
+    } else {
+        unwatched(slot, message, request)
+    }
+}
+
+/// The same, of a message that sees to its dead letter itself or has none.
+pub(crate) fn unwatched<A: Actor, M: Method<A>>(
+    slot: &Arc<Slot<A>>,
+    message: M,
+    request: Request,
+) -> TaskRef {
     with_local(|local| {
         let task =
             make::<A, M, _, _>(local, slot, request, M::run, QUEUED, Hold::Exclusive, Origin::None, true);

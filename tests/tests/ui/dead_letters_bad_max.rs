@@ -1,0 +1,10 @@
+use quark::prelude::*;
+
+#[derive(Actor)]
+#[actor(dead_letters(max = 0))]
+struct Mailer;
+
+#[methods]
+impl Mailer {}
+
+fn main() {}

@@ -1,0 +1,10 @@
+use quark::prelude::*;
+
+#[derive(Actor)]
+#[actor(dead_letters(maximum = 3))]
+struct Mailer;
+
+#[methods]
+impl Mailer {}
+
+fn main() {}
