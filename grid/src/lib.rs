@@ -50,6 +50,7 @@ pub use anyhow::{Error, Result};
 pub use quark_base::{ActorId, ByteSize, Fault, Key, Outcome, Retry, SiloId, StreamId};
 pub use quark_macros::{Actor, methods};
 pub use quark_runtime::actor::Actor;
+pub use quark_runtime::guards;
 pub use quark_runtime::{
     ActivationCause, ActivationError, Call, CallChain, CallError, Cx, DeactivationReason, DeadCause,
     DeadLetter, DeadLetters, DeviceAbsent, Grid, PublishError, Published, ReplayError, Replayed,
@@ -83,6 +84,7 @@ pub mod macro_support {
     pub use quark_runtime::dead_letters::{
         CannotCopy, CannotShow, Copies, DeadLetterSpec, IsCopied, NotCopied, Shown,
     };
+    pub use quark_runtime::guards::{AdaptiveMailbox, Breaker, Guards, Overflow, RateLimit, WhenLimited};
     pub use quark_runtime::streams::Subscriptions;
     pub use quark_runtime::turn::{Exclusive, Shared, TurnMode};
     pub use quark_runtime::{ActorRef, Backoff, Call, Cx};

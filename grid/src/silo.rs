@@ -11,6 +11,7 @@ use quark_devices::probe::{ProbeError, ProbeOptions, probe};
 use quark_placement::Api;
 use quark_predictive::PrewarmBudget;
 use quark_runtime::actor::{Actor, Create, HookError};
+use quark_runtime::guards::Guards;
 use quark_runtime::{Grid, Runtime, RuntimeBuilder, Shutdown};
 
 /// Sets up a silo.
@@ -47,6 +48,12 @@ impl SiloBuilder {
         factory: impl Fn(&Key) -> Result<A, HookError> + Send + Sync + 'static,
     ) -> Self {
         self.runtime = self.runtime.host_with(factory);
+        self
+    }
+
+    /// Guards actors of type `A` with these instead of what the type declares.
+    pub fn guards<A: Actor>(mut self, guards: Guards) -> Self {
+        self.runtime = self.runtime.guards::<A>(guards);
         self
     }
 

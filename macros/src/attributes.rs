@@ -2,6 +2,7 @@
 
 mod backoff;
 mod dead_letters;
+mod guards;
 
 use std::time::Duration;
 
@@ -9,9 +10,10 @@ use proc_macro2::{Span, TokenStream};
 use quote::quote;
 use syn::meta::ParseNestedMeta;
 use syn::spanned::Spanned;
-use syn::{Attribute, Error, Lit, LitStr, Result};
+use syn::{Attribute, Error, Lit, LitStr, Result, Token};
 
 use self::dead_letters::DeadLetters;
+use self::guards::Guards;
 
 /// What `#[actor(…)]` says.
 #[derive(Default)]
@@ -24,6 +26,7 @@ pub(crate) struct ActorAttributes {
     pub(crate) gpu: Option<Gpu>,
     pub(crate) prewarm: Vec<Prewarm>,
     pub(crate) dead_letters: Option<DeadLetters>,
+    pub(crate) guards: Guards,
 }
 
 /// `gpu(…)`.
@@ -43,7 +46,8 @@ pub(crate) struct Prewarm {
     confidence: f64,
 }
 
-const KEYS: &str = "name, idle, mailbox, activation_limit, factory, gpu(…), prewarm(…) or dead_letters(…)";
+const KEYS: &str = "name, idle, mailbox, activation_limit, factory, gpu(…), prewarm(…), dead_letters(…), \
+                    breaker(…), rate_limit(…) or overflow";
 
 impl ActorAttributes {
     pub(crate) fn read(attributes: &[Attribute]) -> Result<Self> {
@@ -51,7 +55,21 @@ impl ActorAttributes {
         for attribute in attributes.iter().filter(|attribute| attribute.path().is_ident("actor")) {
             attribute.parse_nested_meta(|meta| found.take(&meta))?;
         }
+        found.check(attributes)?;
         Ok(found)
+    }
+
+    /// What cannot be said together.
+    fn check(&self, attributes: &[Attribute]) -> Result<()> {
+        let error =
+            |advice: &str| match attributes.iter().find(|attribute| attribute.path().is_ident("actor")) {
+                Some(attribute) => Err(Error::new_spanned(attribute, advice)),
+                None => Ok(()),
+            };
+        if self.mailbox.is_some() && self.guards.adapts_mailbox() {
+            return error("the mailbox has one size or two bounds; leave `mailbox = …` or `mailbox(…)` out");
+        }
+        Ok(())
     }
 
     fn take(&mut self, meta: &ParseNestedMeta<'_>) -> Result<()> {
@@ -64,6 +82,8 @@ impl ActorAttributes {
             }
             "idle" => once(meta, &mut self.idle, duration(meta)?),
             "activation_limit" => once(meta, &mut self.activation_limit, duration(meta)?),
+            "breaker" | "rate_limit" | "overflow" => self.guards.take(&key, meta),
+            "mailbox" if !meta.input.peek(Token![=]) => self.guards.take(&key, meta),
             "mailbox" => {
                 let size: syn::LitInt = meta.value()?.parse()?;
                 let size = size.base10_parse().ok().filter(|&size: &u32| size > 0);

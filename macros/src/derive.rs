@@ -82,6 +82,9 @@ fn spec(attributes: &ActorAttributes, actor: &syn::Ident, quark: &TokenStream) -
         let letters = letters.tokens(quark);
         fields.extend(quote!(dead_letters: ::core::option::Option::Some(#letters),));
     }
+    if let Some(guards) = attributes.guards.tokens(quark) {
+        fields.extend(quote!(guards: #guards,));
+    }
     if fields.is_empty() {
         return quote!(#quark::ActorSpec::new(#name, #rust_type));
     }

@@ -29,6 +29,10 @@ use syn::{DeriveInput, ItemImpl, parse_macro_input};
 ///     gpu(vram = "2 GiB", numa = "local", capability = "8.0", f16, bf16, software, optional),
 ///     prewarm(stream = "sensors/motion", lead = "200ms", confidence = 0.8),   // may be repeated
 ///     dead_letters(max = 1000, retries = 5, backoff = "100ms..30s", errors = true, asks),
+///     breaker(failures = 5, within = "10s", open = "30s", probes = 1, errors),   // refuse what keeps failing
+///     rate_limit(per_second = 100, burst = 20, when_full = "queue", by = "key"), // "reject", "queue" or "drop"
+///     mailbox(min = 100, max = 10_000, target = "50ms"),   // in place of `mailbox = …`: follows how fast it drains
+///     overflow = "reject",            // at a full mailbox; or "wait", "drop_oldest", "drop_newest"
 /// )]
 /// ```
 #[proc_macro_derive(Actor, attributes(actor, init))]

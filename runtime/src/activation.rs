@@ -17,6 +17,8 @@ use quark_placement::{DeviceHint, GpuNeed, NoDevice, choose_device};
 use crate::actor::{Actor, DeactivationReason, HookError};
 use crate::context::Cx;
 use crate::error::{ActivationCause, ActivationError, CallError, Failure};
+use crate::guards::Outlook;
+use crate::host::Host;
 use crate::turn::block::panic_message;
 use crate::turn::{Executor, Resident};
 
@@ -59,6 +61,7 @@ fn fail<A: Actor>(resident: Resident<A>, cause: ActivationCause) {
     let host = resident.slot.host.clone();
     let error = Arc::new(host.activation_error(&resident.slot.key, cause));
     tracing::warn!(%error, "activation failed");
+    note_failure(&host, &error.cause);
     host.services.prewarmer.activation_failed(&resident.slot.actor_id());
     resident.slot.word.end_watch();
     if let Some(lease) = &resident.slot.mailbox().extra().lease {
@@ -66,6 +69,13 @@ fn fail<A: Actor>(resident: Resident<A>, cause: ActivationCause) {
     }
     resident.settle_vacant(Some(&|| failure_of(&error)));
     host.services.activation_ends();
+}
+
+/// Tells the type's breaker. A missing device or a stopping silo is no fault of the type's.
+pub(crate) fn note_failure<A: Actor>(host: &Host<A>, cause: &ActivationCause) {
+    if !matches!(cause, ActivationCause::NoDevice(_) | ActivationCause::Stopping) {
+        host.note_end(Outlook::Failed);
+    }
 }
 
 /// What a caller hears of a failed activation.

@@ -12,6 +12,7 @@ use crate::actor_ref::ActorRef;
 use crate::context::Cx;
 use crate::dead_letters::DeadLetterSpec;
 use crate::error::Failure;
+use crate::guards::Guards;
 use crate::streams::Subscriptions;
 use crate::turn::TurnMode;
 
@@ -165,6 +166,8 @@ pub struct ActorSpec {
     pub prewarm: &'static [PrewarmSpec],
     /// Whether messages that fail are kept, and how.
     pub dead_letters: Option<DeadLetterSpec>,
+    /// What guards it, unless the silo's builder says otherwise.
+    pub guards: Guards,
 }
 
 impl ActorSpec {
@@ -188,6 +191,7 @@ impl ActorSpec {
             gpu: None,
             prewarm: &[],
             dead_letters: None,
+            guards: Guards::none(),
         }
     }
 }

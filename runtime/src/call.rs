@@ -9,15 +9,15 @@ use std::time::Duration;
 use quark_base::Clock;
 use tokio::task::coop;
 
-use crate::activation::failure_of;
+use crate::activation::{failure_of, note_failure};
 use crate::actor::{Actor, Method};
 use crate::actor_ref::ActorRef;
 use crate::context::{Request, RequestContext};
 use crate::dead_letters::{Past, Watched};
 use crate::error::{CallError, Failure, Overloaded, Timeout};
+use crate::guards::{Admission, InLine, Pass};
 use crate::timers::Sleep;
-use crate::turn::block::with_local;
-use crate::turn::block::{self, run_inline};
+use crate::turn::block::{self, run_inline, with_local};
 use crate::turn::local::Local;
 use crate::turn::{AnySlot, Blocked, Hold, INLINE_DEPTH_MAX, Inline, Phase, Slot, Ticket, TurnMode};
 
@@ -59,9 +59,8 @@ impl<'r, A: Actor, M: Method<A>> Call<'r, A, M> {
         let inherited = with_local(inherited);
         let context = self.context.or_else(|| inherited.context().cloned());
         let request = if context.is_some() { Request::new(context, None) } else { Request::default() };
-        slot.report_demand();
         let turn = block::one_way::<A, M>(slot, self.message, request);
-        slot.submit(turn).map_err(|blocked| blocked.into_failure(slot).widen())
+        slot.send(turn).map_err(|blocked| blocked.into_failure(slot).widen())
     }
 }
 
@@ -95,12 +94,32 @@ pub struct Ask<'r, A: Actor, M: Method<A>> {
     waiting: Option<Waiting<M::Ok, M::Error>>,
 }
 
-struct Waiting<T, E> {
+/// What a call waits for.
+enum Waiting<T, E> {
+    /// Its answer.
+    Answer(Answer<T, E>),
+    /// Its turn in the line of a rate limit.
+    Line(Line<T, E>),
+}
+
+struct Answer<T, E> {
     ticket: Ticket<T, E>,
+    /// What the type's gate let the call in with.
+    pass: Pass,
     timer: Option<Sleep>,
 }
 
-// Nothing in it is pinned in place: the message is moved out before anything borrows it.
+struct Line<T, E> {
+    place: InLine,
+    /// The call, which begins when its turn has come.
+    begin: Box<Begin<T, E>>,
+    timer: Option<Sleep>,
+}
+
+type Begin<T, E> =
+    dyn FnOnce(&Local, Pass, &mut Option<Waiting<T, E>>) -> Poll<Result<T, CallError<E>>> + Send;
+
+// Nothing in it is pinned in place: the message is moved out before anything borrows it, all else is boxed.
 impl<A: Actor, M: Method<A>> Unpin for Ask<'_, A, M> {}
 
 impl<A: Actor, M: Method<A>> Future for Ask<'_, A, M> {
@@ -136,31 +155,73 @@ impl<A: Actor, M: Method<A>> Future for Ask<'_, A, M> {
 impl<A: Actor, M: Method<A>> Ask<'_, A, M> {
     #[inline(never)]
     fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<Result<M::Ok, CallError<M::Error>>> {
-        let Some(Waiting { ticket, timer }) = &mut self.waiting else { return Poll::Pending };
-        if let Poll::Ready(reply) = ticket.poll(cx.waker()) {
-            self.waiting = None;
+        let Some(slot) = self.target.slot() else { return Poll::Ready(Err(not_hosted::<A>().widen())) };
+        let late = |started| late(slot, M::INDEX, started);
+        if let Some(Waiting::Line(line)) = &mut self.waiting {
+            let passed = ready!(line.poll(cx, late));
+            let Some(Waiting::Line(line)) = self.waiting.take() else { return Poll::Pending };
+            let begun = match passed {
+                Ok(pass) => with_local(|local| (line.begin)(local, pass, &mut self.waiting)),
+                Err(failure) => Poll::Ready(Err(failure.widen())),
+            };
+            if begun.is_ready() {
+                return begun;
+            }
+        }
+        let Some(Waiting::Answer(answer)) = &mut self.waiting else { return Poll::Pending };
+        let reply = ready!(answer.poll(cx, late));
+        if let Some(gate) = &slot.host.gate {
+            gate.heard(answer.pass, &reply);
+        }
+        self.waiting = None;
+        Poll::Ready(reply)
+    }
+}
+
+impl<T, E> Answer<T, E> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        late: impl FnOnce(bool) -> Failure,
+    ) -> Poll<Result<T, CallError<E>>> {
+        if let Poll::Ready(reply) = self.ticket.poll(cx.waker()) {
             return Poll::Ready(reply);
         }
-        let Some(timer) = timer else { return Poll::Pending };
+        let Some(timer) = &mut self.timer else { return Poll::Pending };
         ready!(Pin::new(timer).poll(cx));
-        let started = !ticket.abandon();
-        self.waiting = None;
-        let method = A::METHODS[M::INDEX].name;
-        let actor = self.target.slot().map(|slot| slot.actor_id());
-        Poll::Ready(match actor {
-            Some(actor) => Err(CallError::Timeout(Box::new(Timeout { actor, method, started }))),
-            None => Err(not_hosted::<A>().widen()),
-        })
+        let started = !self.ticket.abandon();
+        Poll::Ready(Err(late(started).widen()))
+    }
+}
+
+impl<T, E> Line<T, E> {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        late: impl FnOnce(bool) -> Failure,
+    ) -> Poll<Result<Pass, Failure>> {
+        if let Poll::Ready(passed) = self.place.as_mut().poll(cx) {
+            return Poll::Ready(passed);
+        }
+        let Some(timer) = &mut self.timer else { return Poll::Pending };
+        ready!(Pin::new(timer).poll(cx));
+        Poll::Ready(Err(late(false)))
     }
 }
 
 impl<A: Actor, M: Method<A>> Drop for Ask<'_, A, M> {
     #[inline]
     fn drop(&mut self) {
-        if let Some(waiting) = &self.waiting {
-            waiting.ticket.abandon();
+        if let Some(Waiting::Answer(answer)) = &self.waiting {
+            answer.ticket.abandon();
         }
     }
+}
+
+#[cold]
+fn late<A: Actor>(slot: &Slot<A>, method: usize, started: bool) -> Failure {
+    let method = A::METHODS[method].name;
+    CallError::Timeout(Box::new(Timeout { actor: slot.actor_id(), method, started }))
 }
 
 /// Begins a call: on this thread if the actor is free and lives here, else through its mailbox.
@@ -172,50 +233,94 @@ fn begin<A: Actor, M: Method<A>>(
     request: Request,
     waiting: &mut Option<Waiting<M::Ok, M::Error>>,
 ) -> Poll<Result<M::Ok, CallError<M::Error>>> {
-    let host = &slot.host;
-    let may_run_here = host.is_floating()
-        && host.is_quick(M::INDEX)
-        && local.depth.get() < INLINE_DEPTH_MAX
-        && request.deadline().is_none_or(|deadline| deadline > host.services.clock.now())
-        && local.runs_in(slot.home());
-    if may_run_here && let Some(hold) = acquire::<A, M>(slot) {
-        return run_here(local, slot, message, request, hold, waiting);
+    let here = may_run_here(local, slot, &request, M::INDEX);
+    if here
+        && slot.host.gate.is_none()
+        && let Some(hold) = acquire::<A, M>(slot)
+    {
+        return run_here(local, slot, message, request, hold, Pass::ANY, waiting);
     }
-    begin_slowly(local, slot, message, request, may_run_here, waiting)
+    begin_slowly(local, slot, message, request, here, waiting)
 }
 
-/// Begins a call that did not get the actor at the first try.
+/// Whether a turn may be polled on this thread, as far as method, caller and deadline go.
+#[inline(always)]
+fn may_run_here<A: Actor>(local: &Local, slot: &Slot<A>, request: &Request, method: usize) -> bool {
+    slot.host.is_floating()
+        && slot.host.is_quick(method)
+        && local.depth.get() < INLINE_DEPTH_MAX
+        && request.deadline().is_none_or(|deadline| deadline > slot.host.services.clock.now())
+        && local.runs_in(slot.home())
+}
+
+/// Begins a call that did not get the actor at the first try, or that must pass its type's gate.
 #[inline(never)]
 fn begin_slowly<A: Actor, M: Method<A>>(
     local: &Local,
     slot: &Arc<Slot<A>>,
     message: M,
     request: Request,
-    may_run_here: bool,
+    here: bool,
     waiting: &mut Option<Waiting<M::Ok, M::Error>>,
 ) -> Poll<Result<M::Ok, CallError<M::Error>>> {
     if request.deadline().is_some_and(|deadline| deadline <= slot.host.services.clock.now()) {
-        let method = A::METHODS[M::INDEX].name;
-        let late = Timeout { actor: slot.actor_id(), method, started: false };
-        return Poll::Ready(Err(CallError::Timeout(Box::new(late))));
+        return Poll::Ready(Err(late(slot, M::INDEX, false).widen()));
     }
-    let reported = slot.report_demand();
-    if may_run_here {
-        if reported && let Some(hold) = acquire::<A, M>(slot) {
-            return run_here(local, slot, message, request, hold, waiting);
+    let Some(gate) = &slot.host.gate else {
+        return begin_admitted(local, slot, message, request, here, Pass::ANY, waiting);
+    };
+    match gate.admit(&slot.key) {
+        Admission::Go(pass) => begin_admitted(local, slot, message, request, here, pass, waiting),
+        Admission::Refused(failure) => Poll::Ready(Err(failure.widen())),
+        Admission::Waits(place) => {
+            let timer = request.deadline().map(|at| slot.executor().timers().sleep_until(at));
+            let slot = slot.clone();
+            let begin: Box<Begin<_, _>> = Box::new(move |local, pass, waiting| {
+                let here = may_run_here(local, &slot, &request, M::INDEX);
+                begin_admitted(local, &slot, message, request, here, pass, waiting)
+            });
+            *waiting = Some(Waiting::Line(Line { place, begin, timer }));
+            Poll::Pending
         }
-        if slot.host.activates_instantly() && slot.word.snapshot().phase() == Phase::Vacant {
-            match activate_here(slot, <M::Mode as TurnMode<A>>::EXCLUSIVE) {
-                Some(Ok(hold)) => return run_here(local, slot, message, request, hold, waiting),
+    }
+}
+
+/// Begins a call that the type's gate has let in.
+fn begin_admitted<A: Actor, M: Method<A>>(
+    local: &Local,
+    slot: &Arc<Slot<A>>,
+    message: M,
+    request: Request,
+    here: bool,
+    pass: Pass,
+    waiting: &mut Option<Waiting<M::Ok, M::Error>>,
+) -> Poll<Result<M::Ok, CallError<M::Error>>> {
+    let reported = slot.report_demand();
+    let gate = slot.host.gate.as_ref();
+    if here {
+        let mut hold = None;
+        if reported || gate.is_some() {
+            hold = acquire::<A, M>(slot);
+        }
+        let vacant = || slot.word.snapshot().phase() == Phase::Vacant;
+        if hold.is_none() && slot.host.activates_instantly() && vacant() {
+            hold = match activate_here(slot, <M::Mode as TurnMode<A>>::EXCLUSIVE) {
                 Some(Err(failure)) => return Poll::Ready(Err(failure.widen())),
-                None => {}
+                made => made.and_then(Result::ok),
+            };
+        }
+        if let Some(hold) = hold {
+            let begun = run_here(local, slot, message, request, hold, pass, waiting);
+            if let (Some(gate), Poll::Ready(reply)) = (gate, &begun) {
+                gate.heard(pass, reply);
             }
+            return begun;
         }
     }
     let deadline = request.deadline();
     let (turn, ticket) = block::queued::<A, M>(slot, message, request);
     match slot.submit(turn) {
-        Ok(()) => wait(slot, ticket, deadline, waiting),
+        Ok(()) => wait(slot, ticket, deadline, pass, waiting),
         Err(blocked) => Poll::Ready(Err(blocked.into_failure(slot).widen())),
     }
 }
@@ -236,6 +341,7 @@ fn run_here<A: Actor, M: Method<A>>(
     message: M,
     request: Request,
     hold: Hold,
+    pass: Pass,
     waiting: &mut Option<Waiting<M::Ok, M::Error>>,
 ) -> Poll<Result<M::Ok, CallError<M::Error>>> {
     slot.touch();
@@ -260,7 +366,7 @@ fn run_here<A: Actor, M: Method<A>>(
         }
         Inline::Pending(turn, ticket) => {
             slot.hand_over(turn);
-            wait(slot, ticket, deadline, waiting)
+            wait(slot, ticket, deadline, pass, waiting)
         }
     }
 }
@@ -271,10 +377,11 @@ fn wait<A: Actor, T, E>(
     slot: &Slot<A>,
     ticket: Ticket<T, E>,
     deadline: Option<Duration>,
+    pass: Pass,
     waiting: &mut Option<Waiting<T, E>>,
 ) -> Poll<Result<T, CallError<E>>> {
     let timer = deadline.map(|at| slot.executor().timers().sleep_until(at));
-    *waiting = Some(Waiting { ticket, timer });
+    *waiting = Some(Waiting::Answer(Answer { ticket, pass, timer }));
     Poll::Pending
 }
 
@@ -289,6 +396,7 @@ fn activate_here<A: Actor>(slot: &Arc<Slot<A>>, exclusive: bool) -> Option<Resul
     Some(match slot.host.create(&slot.key) {
         Ok(actor) => Ok(slot.fill_instant(sole, actor, exclusive)),
         Err(cause) => {
+            note_failure(&slot.host, &cause);
             let error = Arc::new(slot.host.activation_error(&slot.key, cause));
             slot.abandon_instant(sole, &error);
             Err(failure_of(&error))
@@ -344,11 +452,11 @@ fn not_hosted<A: Actor>() -> Failure {
 }
 
 impl Blocked {
-    fn into_failure<A: Actor>(self, slot: &Slot<A>) -> Failure {
+    pub(crate) fn into_failure<A: Actor>(self, slot: &Slot<A>) -> Failure {
         match self {
             Blocked::Failed(failure) => failure,
             Blocked::Full(_) => {
-                let details = Overloaded { actor: slot.actor_id(), capacity: slot.host.mailbox_capacity() };
+                let details = Overloaded { actor: slot.actor_id(), capacity: slot.mailbox_capacity() };
                 CallError::Overloaded(Box::new(details))
             }
         }

@@ -10,6 +10,7 @@ use quark_base::{ActorId, Fault, Outcome, Retry};
 use quark_placement::NoDevice;
 
 use crate::actor::ActorSpec;
+use crate::guards::Overflow;
 
 /// Why a call gave no answer. `E` is the method's own error.
 ///
@@ -27,6 +28,15 @@ pub enum CallError<E> {
     /// Rejected: the actor's mailbox is full. Retry later, or raise `#[actor(mailbox = …)]`.
     #[error("{} is overloaded: {} messages wait already; retry later", .0.actor, .0.capacity)]
     Overloaded(Box<Overloaded>),
+    /// Rejected: the message gave way to another one at a full mailbox, as the type's overflow policy says.
+    #[error("{} dropped a message, since its mailbox was full ({}); retry later", .0.actor, .0.policy)]
+    Dropped(Box<Dropped>),
+    /// Rejected: the type's rate limit has no allowance left. Retry after the time it names.
+    #[error("{} was not called: its rate limit is used up; retry after {:?}", .0.actor, .0.retry_after)]
+    RateLimited(Box<RateLimited>),
+    /// Rejected: calls of the type kept failing, so its circuit breaker is open. Retry after the time it names.
+    #[error("{} was not called: its type kept failing; retry after {:?}", .0.actor, .0.retry_after)]
+    CircuitOpen(Box<CircuitOpen>),
     /// Rejected: the silo is shutting down and starts no more activations. Retry at another silo.
     #[error("{0} was not called: the silo is draining; retry at another silo")]
     Draining(Box<ActorId>),
@@ -64,6 +74,33 @@ pub struct Overloaded {
     pub actor: ActorId,
     /// How many messages it holds.
     pub capacity: u32,
+}
+
+/// The details of [`CallError::Dropped`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dropped {
+    /// Whose mailbox was full.
+    pub actor: ActorId,
+    /// Why it was this message.
+    pub policy: Overflow,
+}
+
+/// The details of [`CallError::RateLimited`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RateLimited {
+    /// Who was called.
+    pub actor: ActorId,
+    /// When there will be an allowance again, if nobody else takes it.
+    pub retry_after: Duration,
+}
+
+/// The details of [`CallError::CircuitOpen`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CircuitOpen {
+    /// Who was called.
+    pub actor: ActorId,
+    /// When the type will be tried again.
+    pub retry_after: Duration,
 }
 
 /// The details of [`CallError::Panicked`].
@@ -136,6 +173,9 @@ impl CallError<Infallible> {
         match self {
             CallError::Actor(never) => match never {},
             CallError::Overloaded(details) => CallError::Overloaded(details),
+            CallError::Dropped(details) => CallError::Dropped(details),
+            CallError::RateLimited(details) => CallError::RateLimited(details),
+            CallError::CircuitOpen(details) => CallError::CircuitOpen(details),
             CallError::Draining(actor) => CallError::Draining(actor),
             CallError::NotHosted(spec) => CallError::NotHosted(spec),
             CallError::NoDevice(lacks) => CallError::NoDevice(lacks),
@@ -154,6 +194,9 @@ impl<E> CallError<E> {
         Some(match self {
             CallError::Actor(_) => return None,
             CallError::Overloaded(details) => CallError::Overloaded(details.clone()),
+            CallError::Dropped(details) => CallError::Dropped(details.clone()),
+            CallError::RateLimited(details) => CallError::RateLimited(details.clone()),
+            CallError::CircuitOpen(details) => CallError::CircuitOpen(details.clone()),
             CallError::Draining(actor) => CallError::Draining(actor.clone()),
             CallError::NotHosted(spec) => CallError::NotHosted(spec),
             CallError::NoDevice(lacks) => CallError::NoDevice(lacks.clone()),
@@ -164,6 +207,15 @@ impl<E> CallError<E> {
             CallError::Stopped(details) => CallError::Stopped(details.clone()),
         })
     }
+
+    /// How long to wait before another try, where that is known.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            CallError::RateLimited(details) => Some(details.retry_after),
+            CallError::CircuitOpen(details) => Some(details.retry_after),
+            _ => None,
+        }
+    }
 }
 
 impl<E> Fault for CallError<E> {
@@ -173,6 +225,9 @@ impl<E> Fault for CallError<E> {
             CallError::Timeout(timeout) if timeout.started => Outcome::Unknown,
             CallError::Stopped(_) => Outcome::Unknown,
             CallError::Overloaded(_)
+            | CallError::Dropped(_)
+            | CallError::RateLimited(_)
+            | CallError::CircuitOpen(_)
             | CallError::Draining(_)
             | CallError::NotHosted(_)
             | CallError::NoDevice(_)
@@ -186,6 +241,9 @@ impl<E> Fault for CallError<E> {
         match self {
             CallError::Timeout(timeout) if timeout.started => Retry::IfIdempotent,
             CallError::Overloaded(_)
+            | CallError::Dropped(_)
+            | CallError::RateLimited(_)
+            | CallError::CircuitOpen(_)
             | CallError::Draining(_)
             | CallError::Activation(_)
             | CallError::Timeout(_) => Retry::Safe,

@@ -12,6 +12,7 @@ use quark_predictive::Score;
 use crate::actor::{Actor, ToKey};
 use crate::actor_ref::ActorRef;
 use crate::dead_letters::DeadLetters;
+use crate::guards::BreakerState;
 use crate::host::{AnyHost, Hosted};
 use crate::services::Services;
 use crate::streams::PublishError;
@@ -151,7 +152,13 @@ impl Grid {
             types: self
                 .hosts
                 .all()
-                .map(|host| TypeCensus { name: host.name(), active: host.active(), queued: host.queued() })
+                .map(|host| TypeCensus {
+                    name: host.name(),
+                    active: host.active(),
+                    queued: host.queued(),
+                    dropped: host.dropped(),
+                    breaker: host.breaker(),
+                })
                 .collect(),
         }
     }
@@ -188,4 +195,8 @@ pub struct TypeCensus {
     pub active: usize,
     /// Messages that wait for them.
     pub queued: u64,
+    /// Messages that gave way at full mailboxes since the silo started.
+    pub dropped: u64,
+    /// Where the type's circuit breaker is, if it has one.
+    pub breaker: Option<BreakerState>,
 }

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -15,6 +15,7 @@ use crate::actor::{Actor, ActorSpec, DeactivationReason, HookError};
 use crate::dead_letters::{self, Queue, Stored};
 use crate::error::{ActivationCause, ActivationError};
 use crate::grid::{Grid, Hosts};
+use crate::guards::{BreakerState, Gate, Guards, Outlook};
 use crate::services::{Services, TICK};
 use crate::turn::block::panic_message;
 use crate::turn::local::Local;
@@ -39,6 +40,11 @@ pub(crate) struct Host<A: Actor> {
     methods: Box<[MethodSpeed]>,
     pub(crate) dead_letters: Mutex<Queue<Box<dyn Stored<A>>>>,
     pub(crate) services: Arc<Services>,
+    guards: Guards,
+    /// What calls pass on their way in; none for a type that nothing is asked of.
+    pub(crate) gate: Option<Arc<Gate>>,
+    /// Messages that gave way at full mailboxes.
+    dropped: AtomicU64,
     hosts: Weak<Hosts>,
     /// Told when mailboxes have room again, if somebody waits.
     space: Notify,
@@ -92,8 +98,16 @@ impl MethodSpeed {
 }
 
 impl<A: Actor> Host<A> {
-    pub(crate) fn new(services: Arc<Services>, hosts: Weak<Hosts>, factory: Factory<A>) -> Arc<Self> {
+    pub(crate) fn new(
+        services: Arc<Services>,
+        hosts: Weak<Hosts>,
+        guards: Guards,
+        factory: Factory<A>,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            gate: Gate::of(&guards, A::SPEC.name, &services),
+            guards,
+            dropped: AtomicU64::new(0),
             spec: A::SPEC,
             factory,
             dead_letters: Mutex::new(Queue::new(A::SPEC.dead_letters.unwrap_or_default())),
@@ -132,7 +146,7 @@ impl<A: Actor> Host<A> {
     /// Whether actors of the type run on their caller's thread at all: one with a device is bound to it.
     #[inline]
     pub(crate) fn is_floating(&self) -> bool {
-        self.spec.gpu.is_none()
+        const { A::SPEC.gpu.is_none() }
     }
 
     /// Begins to time a poll of the method, now and then.
@@ -154,8 +168,20 @@ impl<A: Actor> Host<A> {
         self.services.is_draining()
     }
 
-    pub(crate) fn mailbox_capacity(&self) -> u32 {
-        self.spec.mailbox
+    pub(crate) fn guards(&self) -> &Guards {
+        &self.guards
+    }
+
+    /// A turn of the type, or an activation, ended without anybody who holds its pass.
+    pub(crate) fn note_end(&self, outlook: Outlook) {
+        if let Some(gate) = &self.gate {
+            gate.ended(None, outlook);
+        }
+    }
+
+    /// A message gave way at a full mailbox.
+    pub(crate) fn note_dropped(&self) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn grid(&self) -> Grid {
@@ -215,6 +241,10 @@ pub(crate) trait AnyHost: Send + Sync + 'static {
     fn active(&self) -> usize;
     /// How many messages wait.
     fn queued(&self) -> u64;
+    /// How many messages gave way at full mailboxes.
+    fn dropped(&self) -> u64;
+    /// Where the type's circuit breaker is, if it has one.
+    fn breaker(&self) -> Option<BreakerState>;
 }
 
 /// An actor type's host and its slots. Slots refer to their host, and nothing of theirs refers back here, so
@@ -306,6 +336,9 @@ impl<A: Actor> AnyHost for Hosted<A> {
 
     fn sweep(&self, tick: u32) {
         dead_letters::retry_due(self);
+        if let Some(gate) = &self.host.gate {
+            gate.sweep();
+        }
         let idle = (self.host.spec.idle.as_millis() / TICK.as_millis()).clamp(1, u32::MAX.into()) as u32;
         for (_, slot) in self.slots.pin().iter() {
             let seen = slot.word.snapshot();
@@ -347,6 +380,14 @@ impl<A: Actor> AnyHost for Hosted<A> {
 
     fn queued(&self) -> u64 {
         self.slots.pin().values().map(|slot| u64::from(slot.queued())).sum()
+    }
+
+    fn dropped(&self) -> u64 {
+        self.host.dropped.load(Ordering::Relaxed)
+    }
+
+    fn breaker(&self) -> Option<BreakerState> {
+        self.host.gate.as_ref()?.breaker_state()
     }
 }
 

@@ -8,6 +8,7 @@
 //! - `activation`, `host`, `services`, `sweep`: how actors come and go, per type and per silo
 //! - `timers`: everything that waits for a moment
 //! - [`dead_letters`], [`backoff`]: what becomes of messages that fail, and when they are tried again
+//! - [`guards`]: circuit breaker, rate limit, mailbox bounds
 //! - [`streams`], `prewarm`: publishing, and activating ahead of the first message
 //! - [`runtime`], [`grid`]: starting and stopping, and the handle on it all
 
@@ -21,6 +22,7 @@ pub mod context;
 pub mod dead_letters;
 pub mod error;
 pub mod grid;
+pub mod guards;
 mod host;
 mod prewarm;
 pub mod runtime;

@@ -21,6 +21,7 @@ use tokio::time::timeout;
 
 use crate::actor::{Actor, ActorSpec, Create, DeactivationReason, HookError};
 use crate::grid::{Grid, Hosts};
+use crate::guards::Guards;
 use crate::host::{AnyHost, Host, Hosted};
 use crate::prewarm::Prewarmer;
 use crate::services::{Lanes, Services, TICK, Tenants};
@@ -40,7 +41,7 @@ const ABORT_PATIENCE: Duration = Duration::from_secs(1);
 const PREWARM_ACTORS: usize = 1_024;
 const PREWARM_TTL: Duration = Duration::from_secs(10);
 
-type HostMaker = Box<dyn FnOnce(Arc<Services>, Weak<Hosts>) -> (Arc<dyn AnyHost>, Vec<Found>) + Send>;
+type HostMaker = Box<dyn FnOnce(Arc<Services>, Weak<Hosts>, Guards) -> (Arc<dyn AnyHost>, Vec<Found>) + Send>;
 
 /// Sets up the runtime of one silo.
 pub struct RuntimeBuilder {
@@ -52,6 +53,7 @@ pub struct RuntimeBuilder {
     prewarm: bool,
     prewarm_budget: Option<PrewarmBudget>,
     types: Vec<(TypeId, ActorSpec, HostMaker)>,
+    guards: HashMap<TypeId, (&'static str, Guards)>,
 }
 
 impl Default for RuntimeBuilder {
@@ -65,6 +67,7 @@ impl Default for RuntimeBuilder {
             prewarm: true,
             prewarm_budget: None,
             types: Vec::new(),
+            guards: HashMap::new(),
         }
     }
 }
@@ -123,13 +126,19 @@ impl RuntimeBuilder {
         mut self,
         factory: impl Fn(&Key) -> Result<A, HookError> + Send + Sync + 'static,
     ) -> Self {
-        let make: HostMaker = Box::new(|services, hosts| {
-            let hosted = Hosted::new(Host::<A>::new(services, hosts, Box::new(factory)));
+        let make: HostMaker = Box::new(|services, hosts, guards| {
+            let hosted = Hosted::new(Host::<A>::new(services, hosts, guards, Box::new(factory)));
             let mut subscriptions = Subscriptions::new(Arc::downgrade(&hosted));
             A::subscribe(&mut subscriptions);
             (hosted, subscriptions.into_found())
         });
         self.types.push((TypeId::of::<A>(), A::SPEC, make));
+        self
+    }
+
+    /// Guards actors of type `A` with these instead of what the type declares.
+    pub fn guards<A: Actor>(mut self, guards: Guards) -> Self {
+        self.guards.insert(TypeId::of::<A>(), (A::SPEC.rust_type, guards));
         self
     }
 
@@ -151,6 +160,10 @@ impl RuntimeBuilder {
             if let Some(other) = names.insert(spec.name, spec.rust_type) {
                 return Err(StartError::SameName { name: spec.name, first: other, second: spec.rust_type });
             }
+        }
+        let hosted = |id: &TypeId| self.types.iter().any(|(hosted, ..)| hosted == id);
+        if let Some((_, (rust_type, _))) = self.guards.iter().find(|(id, _)| !hosted(id)) {
+            return Err(StartError::GuardsWithoutHost { rust_type });
         }
         let needs_devices = self.needs_devices();
         let devices = self
@@ -198,8 +211,9 @@ impl RuntimeBuilder {
         let mut found = Vec::new();
         let hosts = Arc::new_cyclic(|hosts: &Weak<Hosts>| {
             let mut by_type = HashMap::new();
-            for (id, _, make) in self.types {
-                let (host, subscriptions) = make(services.clone(), hosts.clone());
+            for (id, spec, make) in self.types {
+                let guards = self.guards.get(&id).map_or(spec.guards, |(_, guards)| *guards);
+                let (host, subscriptions) = make(services.clone(), hosts.clone(), guards);
                 by_type.insert(id, host);
                 found.extend(subscriptions);
             }
@@ -315,6 +329,12 @@ pub enum StartError {
         first: &'static str,
         /// The other.
         second: &'static str,
+    },
+    /// Guards were set for a type that the silo does not host.
+    #[error("guards are set for {rust_type}, which is not hosted; add `.host::<{rust_type}>()`")]
+    GuardsWithoutHost {
+        /// The type.
+        rust_type: &'static str,
     },
     /// A stream is read as two item types.
     #[error(transparent)]

@@ -15,9 +15,9 @@ use quark_base::{ActorId, Fault, Key, Outcome, Retry, StreamId};
 use crate::actor::{Actor, Method};
 use crate::context::Request;
 use crate::error::{CallError, Failure};
+use crate::guards::Admission;
 use crate::host::Hosted;
-use crate::turn::Blocked;
-use crate::turn::block;
+use crate::turn::{Blocked, Slot, TaskRef, block};
 
 /// An item that still waits for room in its subscriber's mailbox.
 pub(crate) type Waiting = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
@@ -73,29 +73,47 @@ impl<A: Actor, T: Send + 'static, M: Method<A>> Subscriber<T> for Implicit<A, T,
             return Err(CallError::Draining(Box::new(actor)));
         };
         let slot = host.slot(key.as_str());
-        slot.touch();
-        slot.report_demand();
         let turn = block::one_way::<A, M>(&slot, (self.message)(item), Request::default());
-        match slot.submit(turn) {
-            Ok(()) => Ok(None),
-            Err(Blocked::Failed(failure)) => Err(failure),
-            Err(Blocked::Full(turn)) => {
-                let mut turn = Some(turn);
-                Ok(Some(Box::pin(async move {
-                    let host = slot.host.clone();
-                    host.wait_for_space(|| match slot.submit(turn.take()?) {
-                        Ok(()) => Some(Ok(())),
-                        Err(Blocked::Failed(failure)) => Some(Err(failure)),
-                        Err(Blocked::Full(back)) => {
-                            turn = Some(back);
-                            None
-                        }
-                    })
-                    .await
-                })))
+        let Some(gate) = &slot.host.gate else { return deliver(&slot, turn) };
+        match gate.admit(key) {
+            Admission::Go(_) => deliver(&slot, turn),
+            Admission::Refused(failure) if gate.drops(&failure) => {
+                slot.lose(turn, failure);
+                Ok(None)
             }
+            Admission::Refused(failure) => Err(failure),
+            Admission::Waits(line) => Ok(Some(Box::pin(async move {
+                line.await?;
+                match deliver(&slot, turn)? {
+                    Some(room) => room.await,
+                    None => Ok(()),
+                }
+            }))),
         }
     }
+}
+
+fn deliver<A: Actor>(slot: &Arc<Slot<A>>, turn: TaskRef) -> Result<Option<Waiting>, Failure> {
+    slot.touch();
+    slot.report_demand();
+    match slot.submit(turn) {
+        Ok(()) => Ok(None),
+        Err(Blocked::Failed(failure)) => Err(failure),
+        Err(Blocked::Full(turn)) => Ok(Some(Box::pin(wait_for_room(slot.clone(), turn)))),
+    }
+}
+
+async fn wait_for_room<A: Actor>(slot: Arc<Slot<A>>, turn: TaskRef) -> Result<(), Failure> {
+    let mut turn = Some(turn);
+    let submit = || match slot.submit(turn.take()?) {
+        Ok(()) => Some(Ok(())),
+        Err(Blocked::Failed(failure)) => Some(Err(failure)),
+        Err(Blocked::Full(back)) => {
+            turn = Some(back);
+            None
+        }
+    };
+    slot.host.wait_for_space(submit).await
 }
 
 /// Who reads what. Fixed once the silo has started.

@@ -31,6 +31,7 @@ pub(crate) use cell::ScopeRef;
 pub use cell::{Exclusive, Shared, TurnMode};
 pub(crate) use executor::{Executor, Item};
 pub use lend::Lend;
+pub(crate) use mailbox::Mailbox;
 pub(crate) use resident::Resident;
 pub(crate) use slot::{AnySlot, Blocked, Slot};
 pub(crate) use task::{Hold, Polled, TaskRef};

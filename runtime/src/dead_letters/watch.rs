@@ -166,12 +166,11 @@ pub(super) fn deliver<A: Actor>(
     past: Past,
 ) -> Result<(), Failure> {
     slot.touch();
-    slot.report_demand();
-    match slot.submit(message.into_turn(slot, past)) {
+    match slot.send(message.into_turn(slot, past)) {
         Ok(()) => Ok(()),
         Err(Blocked::Failed(failure)) => Err(failure),
         Err(Blocked::Full(turn)) => {
-            let capacity = slot.host.mailbox_capacity();
+            let capacity = slot.mailbox_capacity();
             let full = || CallError::Overloaded(Box::new(Overloaded { actor: slot.actor_id(), capacity }));
             turn.reject(full());
             Err(full())

@@ -17,6 +17,7 @@ use crate::actor::{Actor, Method};
 use crate::context::{Cx, Request};
 use crate::dead_letters::{Past, Watched};
 use crate::error::{CallError, Failure, Panicked};
+use crate::guards::Outlook;
 use crate::turn::local::{self, Block, Local, Small};
 use crate::turn::sync::{AtomicBool, AtomicU8, AtomicU32, Mutex, Ordering};
 use crate::turn::task::{
@@ -311,22 +312,26 @@ unsafe fn report<A: Actor, M: Method<A>, F, R>(header: NonNull<Header>) {
     // SAFETY: the caller's promise.
     let reply = unsafe { (*task.as_ref().replied.reply.get()).take() };
     let (actor_type, method) = (A::SPEC.name, A::METHODS[M::INDEX].name);
+    // SAFETY: the turn's slot is a `Slot<A>`, and alive until the turn lets go of it.
+    let slot = unsafe { &*ptr::from_ref(header.as_ref().slot()).cast::<Slot<A>>() };
     if !M::WATCHED
         && let Some(Err(ended)) = &reply
     {
-        // SAFETY: the turn's slot is a `Slot<A>`, and alive until the turn lets go of it.
-        let slot = unsafe { &*ptr::from_ref(header.as_ref().slot()).cast::<Slot<A>>() };
         slot.host.bury_unkept::<M>(&slot.key, ended);
     }
     match reply {
         Some(Err(CallError::Actor(_))) => {
+            slot.host.note_end(Outlook::Erred);
             tracing::warn!(actor_type, method, "a one-way message returned an error")
         }
         Some(Err(CallError::Panicked(details))) => {
             tracing::error!(actor = %details.actor, method, panic = %details.message, "a one-way message panicked");
         }
         Some(Err(_)) => tracing::warn!(actor_type, method, "a one-way message did not run to its end"),
-        Some(Ok(answer)) => drop_contained(answer),
+        Some(Ok(answer)) => {
+            slot.host.note_end(Outlook::Answered);
+            drop_contained(answer);
+        }
         None => {}
     }
 }

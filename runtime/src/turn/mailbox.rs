@@ -5,6 +5,7 @@ use std::sync::Arc;
 use quark_devices::lease::DeviceLease;
 
 use crate::actor::DeactivationReason;
+use crate::guards::Capacity;
 use crate::turn::lend::Lends;
 use crate::turn::task::TaskList;
 use crate::turn::{Executor, TaskRef};
@@ -28,6 +29,8 @@ pub(crate) struct Extra {
     pub(super) close_reason: Option<DeactivationReason>,
     /// When the sweep first saw that a turn's panic had torn the actor.
     pub(super) torn_since: Option<u32>,
+    /// How many messages may wait, where that follows how fast they are drained.
+    pub(super) capacity: Option<Capacity>,
     /// Who runs its turns, if not the type's own executor.
     pub(super) executor: Option<Arc<Executor>>,
 }
@@ -39,6 +42,15 @@ impl Mailbox {
 
     pub(crate) fn extra(&mut self) -> &mut Extra {
         self.extra.get_or_insert_default()
+    }
+
+    pub(crate) fn length(&self) -> u32 {
+        self.length
+    }
+
+    /// How many messages may wait, once that was measured.
+    pub(crate) fn measured_capacity(&self) -> Option<u32> {
+        Some(self.extra.as_ref()?.capacity.as_ref()?.limit())
     }
 
     /// Whether a turn panicked, so that the actor must not take another one.

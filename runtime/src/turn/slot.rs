@@ -24,6 +24,7 @@ use crate::chain;
 use crate::context::DeviceAbsent;
 use crate::error::{CallError, StopCause};
 use crate::grid::Grid;
+use crate::guards::Outlook;
 use crate::host::Host;
 use crate::turn::block::with_local;
 use crate::turn::cell::{ActorAddress, ActorCell, Sole};
@@ -258,6 +259,7 @@ impl<A: Actor> Slot<A> {
     /// A turn panicked: its actor may be torn and must not take another turn.
     #[cold]
     fn poison(&self) {
+        self.host.note_end(Outlook::Failed);
         self.request_deactivation(DeactivationReason::Panicked);
     }
 

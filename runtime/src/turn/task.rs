@@ -207,6 +207,10 @@ impl TaskRef {
         self.header().vtable.exclusive
     }
 
+    pub(crate) fn is_one_way(&self) -> bool {
+        self.header().one_way
+    }
+
     pub(crate) fn has_lent(&self) -> bool {
         self.header().lends.load(Ordering::Relaxed) != 0
     }

@@ -2,6 +2,7 @@
 
 use super::Slot;
 use crate::actor::{Actor, DeactivationReason};
+use crate::guards::Capacity;
 use crate::turn::mailbox::Mailbox;
 use crate::turn::word::Snapshot;
 use crate::turn::{AnySlot, BATCH, Hold, Phase, Polled, TaskRef};
@@ -117,9 +118,14 @@ impl<A: Actor> Slot<A> {
         self.word.set_queued();
     }
 
-    pub(super) fn pop(&self, mailbox: &mut Mailbox) -> Option<TaskRef> {
-        let was_full = mailbox.length >= self.host.mailbox_capacity();
+    pub(crate) fn pop(&self, mailbox: &mut Mailbox) -> Option<TaskRef> {
+        let was_full = mailbox.length >= self.capacity(mailbox);
         let first = mailbox.pop();
+        if let Some(bounds) = &self.host.guards().mailbox {
+            let left = mailbox.length;
+            let capacity = mailbox.extra().capacity.get_or_insert_with(|| Capacity::new(bounds));
+            capacity.drained(bounds, left, || self.host.services.clock.now());
+        }
         if was_full {
             self.host.note_space();
         }

@@ -9,6 +9,7 @@ use super::Slot;
 use crate::actor::Actor;
 use crate::chain;
 use crate::error::{CallError, Failure};
+use crate::guards::Room;
 use crate::turn::lend::Lends;
 use crate::turn::mailbox::Mailbox;
 use crate::turn::word::Snapshot;
@@ -54,15 +55,27 @@ impl<A: Actor> Slot<A> {
         if self.host.services.has_stopped() || (seen.phase() == Phase::Vacant && self.host.is_draining()) {
             return Err(Blocked::Failed(CallError::Draining(Box::new(self.actor_id()))));
         }
-        if mailbox.length >= self.host.mailbox_capacity() {
-            return Err(Blocked::Full(turn));
+        let mut gives_way = None;
+        if mailbox.length >= self.capacity(&mailbox) {
+            match self.make_room(&mut mailbox, &turn) {
+                Room::None => return Err(Blocked::Full(turn)),
+                Room::Behind => {}
+                Room::Of(oldest) => gives_way = Some(oldest),
+                Room::NotEvenThis => {
+                    drop(mailbox);
+                    return self.drop_newest(turn);
+                }
+            }
         }
         let was_empty = mailbox.length == 0;
         mailbox.push(turn);
-        if was_empty {
-            let now = self.word.set_queued();
-            drop(mailbox);
+        let now = was_empty.then(|| self.word.set_queued());
+        drop(mailbox);
+        if let Some(now) = now {
             self.attend(now);
+        }
+        if let Some(oldest) = gives_way {
+            self.shed(oldest);
         }
         Ok(())
     }

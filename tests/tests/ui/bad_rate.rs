@@ -1,0 +1,10 @@
+use quark::prelude::*;
+
+#[derive(Actor)]
+#[actor(rate_limit(burst = 20))]
+struct Camera;
+
+#[methods]
+impl Camera {}
+
+fn main() {}
