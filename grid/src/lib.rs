@@ -54,7 +54,7 @@ pub use quark_runtime::guards;
 pub use quark_runtime::{
     ActivationCause, ActivationError, Call, CallChain, CallError, Cx, DeactivationReason, DeadCause,
     DeadLetter, DeadLetters, DeviceAbsent, Grid, PublishError, Published, ReplayError, Replayed,
-    RequestContext, Shutdown, TraceParent,
+    RequestContext, Schedule, Shutdown, Timer, TimerError, TraceParent,
 };
 pub use silo::{Silo, SiloBuilder, StartError};
 
@@ -79,7 +79,7 @@ pub mod macro_support {
     pub use quark_placement::{GpuNeed, NumaPreference};
     pub use quark_runtime::actor::{
         Actor, ActorSpec, Create, DeactivationReason, HookError, Method, MethodSpec, Methods, PrewarmSpec,
-        ResultLike,
+        Reference, ResultLike,
     };
     pub use quark_runtime::dead_letters::{
         CannotCopy, CannotShow, Copies, DeadLetterSpec, IsCopied, NotCopied, Shown,

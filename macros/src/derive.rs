@@ -46,6 +46,11 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
         }
 
         #[automatically_derived]
+        impl #quark::Reference for #reference {
+            type Actor = #actor;
+        }
+
+        #[automatically_derived]
         impl #quark::Actor for #actor {
             const SPEC: #quark::ActorSpec = #spec;
             type Ref = #reference;

@@ -182,6 +182,7 @@ fn evict<A: Actor>(resident: &Resident<A>, lacks: &NoDevice) -> bool {
 
 /// Ends an activation that is `Deactivating`.
 pub(crate) fn end<A: Actor>(mut resident: Resident<A>, why: DeactivationReason) {
+    resident.slot.end_timers();
     let host = resident.slot.host.clone();
     // After a panic the state may be torn, so the actor's own code does not see it again.
     if !A::ON_DEACTIVATE || why == DeactivationReason::Panicked {

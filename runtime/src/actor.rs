@@ -25,7 +25,13 @@ pub trait Actor: Methods + Send + 'static {
     /// What the type declared about itself.
     const SPEC: ActorSpec;
     /// The typed reference that callers hold.
-    type Ref: Clone + Send + Sync + From<ActorRef<Self>>;
+    type Ref: Reference<Actor = Self> + Clone + Send + Sync + From<ActorRef<Self>>;
+}
+
+/// A typed reference to an actor. `#[derive(Actor)]` implements it for the reference that it makes.
+pub trait Reference {
+    /// Whom it refers to.
+    type Actor;
 }
 
 /// An actor type whose activations need nothing from outside. `#[derive(Actor)]` implements it unless the type
@@ -90,6 +96,8 @@ pub trait Method<A: Actor>: Send + 'static {
     /// Whether it sees to its own dead letter. Only the runtime's own messages do.
     #[doc(hidden)]
     const WATCHED: bool = false;
+    /// Whether the actor's own timer sent it: it is then no use of the actor, and ends with the activation.
+    const FROM_TIMER: bool = false;
 
     /// Runs it.
     fn run<'a>(

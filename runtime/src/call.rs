@@ -43,6 +43,11 @@ impl<'r, A: Actor, M: Method<A>> Call<'r, A, M> {
         self
     }
 
+    /// The message, without its call.
+    pub(crate) fn into_message(self) -> M {
+        self.message
+    }
+
     /// Sends this along instead of what the current turn was sent.
     pub fn context(mut self, context: RequestContext) -> Self {
         self.context = Some(Arc::new(context));

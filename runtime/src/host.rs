@@ -346,7 +346,7 @@ impl<A: Actor> AnyHost for Hosted<A> {
             match seen.phase() {
                 Phase::Active if seen.wants_close() => slot.end_torn_turns(tick),
                 Phase::Active if unused && !seen.has_writer() && seen.readers() == 0 => {
-                    slot.request_deactivation(DeactivationReason::Idle);
+                    slot.deactivate_idle();
                 }
                 Phase::Vacant => self.forget(&slot.clone()),
                 _ => {}

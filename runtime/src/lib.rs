@@ -29,7 +29,7 @@ pub mod runtime;
 mod services;
 pub mod streams;
 mod sweep;
-mod timers;
+pub mod timers;
 pub mod turn;
 
 pub use actor::{Actor, ActorSpec, Create, DeactivationReason, HookError, Method, Methods, ToKey};
@@ -42,3 +42,4 @@ pub use error::{ActivationCause, ActivationError, CallChain, CallError};
 pub use grid::{Grid, Published};
 pub use runtime::{Runtime, RuntimeBuilder, Shutdown, StartError};
 pub use streams::PublishError;
+pub use timers::{Schedule, Timer, TimerError};

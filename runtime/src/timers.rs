@@ -9,7 +9,10 @@
 //!
 //! - `wheel`: the data structure, pure
 //! - `sleep`: futures that wait for a moment
+//! - `schedule`, `actor`: timers of an activation, which send it messages
 
+mod actor;
+mod schedule;
 mod sleep;
 mod wheel;
 
@@ -20,11 +23,14 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use quark_base::{Clock, Passage, Waiter};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, Sleep as SystemSleep, sleep_until};
 
+pub(crate) use self::actor::ActorTimers;
+pub use self::actor::{TIMERS_MAX, Timer, TimerError};
+pub use self::schedule::Schedule;
 pub(crate) use self::sleep::Sleep;
 use self::wheel::{TimerKey, Wheel};
 use crate::turn::block::panic_message;
@@ -40,6 +46,13 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(24 * 3_600);
 enum Due {
     /// A future goes on.
     Wake(Waker),
+    /// An actor's timer ticks.
+    Fire(Arc<dyn Fire>),
+}
+
+/// What an entry of the wheel does.
+trait Fire: Send + Sync {
+    fn fire(self: Arc<Self>);
 }
 
 /// A wheel, and who waits for it to turn.
@@ -98,11 +111,26 @@ impl Timers {
 
     /// Lets `due` happen at `at`. Gives it back if that has come already, or never will.
     fn insert(&self, at: Duration, due: Due) -> Result<TimerKey, Due> {
-        let mut state = self.state.lock();
+        let state = self.state.lock();
         // Read under the lock: a clock that jumps afterwards finds the entry.
         if state.closed || at <= self.clock.now() {
             return Err(due);
         }
+        Ok(Self::put(state, at, due))
+    }
+
+    /// Lets `due` happen at `at`, or very soon if that has come meanwhile. None once the silo has ended.
+    fn insert_late(&self, at: Duration, due: Due) -> Option<TimerKey> {
+        let state = self.state.lock();
+        if state.closed {
+            // Dropped after the lock, since it may be the last reference to somebody's values.
+            drop(state);
+            return None;
+        }
+        Some(Self::put(state, at, due))
+    }
+
+    fn put(mut state: MutexGuard<'_, State>, at: Duration, due: Due) -> TimerKey {
         let key = state.wheel.insert(at, due);
         let driver = match state.armed {
             Some(armed) if armed <= at => None,
@@ -112,7 +140,7 @@ impl Timers {
         if let Some(driver) = driver {
             driver.wake();
         }
-        Ok(key)
+        key
     }
 
     fn cancel(&self, key: TimerKey) {
@@ -181,6 +209,7 @@ impl Due {
     fn happen(self) {
         let happened = catch_unwind(AssertUnwindSafe(|| match self {
             Due::Wake(waker) => waker.wake(),
+            Due::Fire(entry) => entry.fire(),
         }));
         if let Err(payload) = happened {
             tracing::error!(panic = %panic_message(payload), "what was due panicked");

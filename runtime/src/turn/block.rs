@@ -184,6 +184,7 @@ where
         future_range: future_range::<A, M, F, R>,
         method: method.name,
         method_index: M::INDEX,
+        from_timer: M::FROM_TIMER,
         // Not what the method table says: that is anybody's to write.
         exclusive: <M::Mode as TurnMode<A>>::EXCLUSIVE,
     }

@@ -6,6 +6,7 @@ use quark_devices::lease::DeviceLease;
 
 use crate::actor::DeactivationReason;
 use crate::guards::Capacity;
+use crate::timers::ActorTimers;
 use crate::turn::lend::Lends;
 use crate::turn::task::TaskList;
 use crate::turn::{Executor, TaskRef};
@@ -24,6 +25,7 @@ pub(crate) struct Extra {
     /// word counts.
     pub(super) pending: Vec<TaskRef>,
     pub(crate) lends: Lends,
+    pub(crate) timers: ActorTimers,
     pub(crate) lease: Option<Arc<DeviceLease>>,
     pub(crate) no_device: Option<Arc<quark_placement::NoDevice>>,
     pub(super) close_reason: Option<DeactivationReason>,

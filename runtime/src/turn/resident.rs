@@ -62,6 +62,7 @@ impl<A: Actor> Resident<A> {
         self.settled = true;
         self.empty();
         let slot = &self.slot;
+        slot.end_timers();
         // The lease goes back to the ledger before a next activation can ask for it.
         let gone = slot.mailbox.lock().extra.take();
         drop(gone);

@@ -13,7 +13,9 @@
 mod drain;
 mod pending;
 mod submit;
+mod ticks;
 
+use std::any::Any;
 use std::sync::{Arc, Weak};
 
 use quark_base::{ActorId, Key};
@@ -55,6 +57,8 @@ pub(crate) trait AnySlot: Send + Sync + 'static {
     fn lent_actor(&self) -> Option<ActorAddress>;
     /// Another reference to this slot.
     fn shared(&self) -> Arc<dyn AnySlot>;
+    /// The same, to be taken for what it is.
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
     /// Takes back what `lender` lent last.
     fn close_lend(&self, lender: &TaskRef);
     fn device(&self) -> Result<Arc<DeviceLease>, DeviceAbsent>;
@@ -315,6 +319,10 @@ impl<A: Actor> AnySlot for Slot<A> {
 
     fn shared(&self) -> Arc<dyn AnySlot> {
         self.arc()
+    }
+
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
     }
 
     fn close_lend(&self, lender: &TaskRef) {

@@ -112,6 +112,7 @@ pub(super) struct VTable {
     pub(super) future_range: unsafe fn(NonNull<Header>) -> (usize, usize),
     pub(super) method: &'static str,
     pub(super) method_index: usize,
+    pub(super) from_timer: bool,
     pub(super) exclusive: bool,
 }
 
@@ -197,6 +198,11 @@ impl TaskRef {
 
     pub(crate) fn method(&self) -> &'static str {
         self.header().vtable.method
+    }
+
+    /// Whether the actor's own timer sent it.
+    pub(crate) fn is_from_timer(&self) -> bool {
+        self.header().vtable.from_timer
     }
 
     pub(crate) fn method_index(&self) -> usize {

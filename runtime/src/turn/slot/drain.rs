@@ -37,7 +37,7 @@ impl<A: Actor> Slot<A> {
                 Some(false) if self.word.take_shared() || self.joins_before_close(seen) => {
                     let Some(turn) = self.pop(&mut mailbox) else { return };
                     drop(mailbox);
-                    self.touch();
+                    self.touch_for(&turn);
                     self.begin_taken(turn, Hold::Shared);
                 }
                 // Whoever holds the actor schedules the slot again when it lets go.
@@ -59,7 +59,7 @@ impl<A: Actor> Slot<A> {
                 over.finish();
             }
             if turn.begin(Hold::Exclusive) {
-                self.touch();
+                self.touch_for(&turn);
                 match self.timed_poll(&turn) {
                     Polled::Pending => {
                         self.put_back(batch);
@@ -87,6 +87,13 @@ impl<A: Actor> Slot<A> {
         // The last caller is woken when the actor is free again, so that its next call may run inline.
         if let Some(over) = last {
             over.finish();
+        }
+    }
+
+    /// Notes that the actor is in use, unless only by itself.
+    fn touch_for(&self, turn: &TaskRef) {
+        if !turn.is_from_timer() {
+            self.touch();
         }
     }
 
