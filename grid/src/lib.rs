@@ -49,7 +49,7 @@ pub use quark_runtime as runtime;
 pub use anyhow::{Error, Result};
 pub use quark_base::{ActorId, ByteSize, Fault, Key, Outcome, Retry, SiloId, StreamId};
 pub use quark_macros::{Actor, methods};
-pub use quark_runtime::actor::Actor;
+pub use quark_runtime::actor::{self, Actor};
 pub use quark_runtime::guards;
 pub use quark_runtime::{
     ActivationCause, ActivationError, Call, CallChain, CallError, Cx, DeactivationReason, DeadCause,

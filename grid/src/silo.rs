@@ -94,7 +94,7 @@ impl SiloBuilder {
         self
     }
 
-    /// The clock for idle times, prewarming and the devices' books.
+    /// The clock for everything that waits for a moment, and for the devices' books.
     pub fn clock(mut self, clock: Arc<dyn Clock>) -> Self {
         self.options = self.options.clock(clock.clone());
         self.runtime = self.runtime.clock(clock);
@@ -168,6 +168,12 @@ impl Silo {
     /// The devices and the books on their memory.
     pub fn devices(&self) -> &Arc<DevicePool> {
         self.runtime.devices()
+    }
+
+    /// Whether the silo is at rest: nothing that is due is still to happen, no turn waits for a thread, and none of the
+    /// silo's own threads works. For tests that move the clock.
+    pub fn is_settled(&self) -> bool {
+        self.runtime.is_settled()
     }
 
     /// Looks at once for idle actors and expired prewarms. For tests that move the clock.

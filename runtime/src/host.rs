@@ -164,6 +164,11 @@ impl<A: Actor> Host<A> {
         self.services.tick.load(Ordering::Relaxed)
     }
 
+    /// The type's idle time in ticks.
+    fn idle_ticks(&self) -> u32 {
+        (self.spec.idle.as_millis() / TICK.as_millis()).clamp(1, u32::MAX.into()) as u32
+    }
+
     pub(crate) fn is_draining(&self) -> bool {
         self.services.is_draining()
     }
@@ -229,6 +234,8 @@ pub(crate) trait AnyHost: Send + Sync + 'static {
     fn end_prewarm(&self, key: &Key);
     /// Deactivates what has been idle for the type's idle time.
     fn sweep(&self, tick: u32);
+    /// How many ticks after `tick` a sweep may find something to do, as far as can be said now.
+    fn sweep_matters_in(&self, tick: u32) -> Option<u32>;
     /// Whether dead letters wait to be sent again.
     fn has_retries(&self) -> bool;
     /// Deactivates everything.
@@ -339,7 +346,7 @@ impl<A: Actor> AnyHost for Hosted<A> {
         if let Some(gate) = &self.host.gate {
             gate.sweep();
         }
-        let idle = (self.host.spec.idle.as_millis() / TICK.as_millis()).clamp(1, u32::MAX.into()) as u32;
+        let idle = self.host.idle_ticks();
         for (_, slot) in self.slots.pin().iter() {
             let seen = slot.word.snapshot();
             let unused = tick.wrapping_sub(slot.last_used.load(Ordering::Relaxed)) >= idle;
@@ -352,6 +359,22 @@ impl<A: Actor> AnyHost for Hosted<A> {
                 _ => {}
             }
         }
+    }
+
+    fn sweep_matters_in(&self, tick: u32) -> Option<u32> {
+        let idle = self.host.idle_ticks();
+        let left = |slot: &Slot<A>| {
+            let seen = slot.word.snapshot();
+            match seen.phase() {
+                Phase::Active if seen.wants_close() => Some(1),
+                Phase::Active if !seen.has_writer() && seen.readers() == 0 => {
+                    let unused = tick.wrapping_sub(slot.last_used.load(Ordering::Relaxed));
+                    Some(idle.saturating_sub(unused).max(1))
+                }
+                _ => None,
+            }
+        };
+        self.slots.pin().values().filter_map(|slot| left(slot)).min()
     }
 
     fn has_retries(&self) -> bool {

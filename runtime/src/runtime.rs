@@ -375,6 +375,12 @@ impl Runtime {
         &self.services.devices
     }
 
+    /// Whether the silo is at rest: nothing that is due is still to happen, no turn waits for a thread, and none of the
+    /// silo's own threads works. The threads of the calling runtime are not looked at.
+    pub fn is_settled(&self) -> bool {
+        self.services.is_settled()
+    }
+
     /// Looks at once for idle actors and expired prewarms, instead of waiting for the next tick. For tests that
     /// move the clock.
     pub fn sweep_now(&self) {

@@ -82,6 +82,15 @@ impl Services {
         self.nodes.iter().chain(self.device_executors.values())
     }
 
+    /// Whether nothing happens until somebody calls or time moves on. What the calling runtime's threads do is the
+    /// caller's to know.
+    pub(crate) fn is_settled(&self) -> bool {
+        let here = Handle::try_current().ok().map(|handle| handle.id());
+        let handles = self.executors().map(|executor| executor.handle()).chain([&self.lanes.handle]);
+        self.executors().all(|executor| executor.is_settled())
+            && handles.filter(|handle| Some(handle.id()) != here).all(threads_rest)
+    }
+
     pub(crate) fn activation_begins(&self) {
         self.activations.fetch_add(1, Ordering::AcqRel);
     }
@@ -90,6 +99,14 @@ impl Services {
         self.activations.fetch_sub(1, Ordering::AcqRel);
         self.ended.notify_waiters();
     }
+}
+
+/// Whether all threads of a tokio runtime sleep. They do so only when no task of theirs is ready.
+fn threads_rest(handle: &Handle) -> bool {
+    let metrics = handle.metrics();
+    // An odd count is that of a worker that sleeps.
+    let rests = |worker| metrics.worker_park_unpark_count(worker) % 2 == 1;
+    metrics.global_queue_depth() == 0 && (0..metrics.num_workers()).all(rests)
 }
 
 impl Drop for Services {

@@ -70,13 +70,17 @@ async fn sweep_steadily(sweeper: Weak<Sweeper>) {
 }
 
 impl Waiter for Sweeper {
-    /// The next tick, while there is anything to look at.
+    /// The next tick at which there may be anything to do.
     fn next_due(&self) -> Option<Duration> {
         let (services, hosts) = (self.services.upgrade()?, self.hosts.upgrade()?);
-        let busy = services.activations.load(Ordering::Acquire) > 0
-            || services.prewarmer.is_used()
-            || hosts.all().any(|host| host.has_retries());
-        busy.then(|| TICK.saturating_mul(Services::tick_of(services.clock.now()).saturating_add(1)))
+        let tick = Services::tick_of(services.clock.now());
+        let at_every_tick = services.prewarmer.is_used() || hosts.all().any(|host| host.has_retries());
+        let ticks = if at_every_tick {
+            Some(1)
+        } else {
+            hosts.all().filter_map(|host| host.sweep_matters_in(tick)).min()
+        };
+        ticks.map(|ticks| TICK.saturating_mul(tick.saturating_add(ticks)))
     }
 
     fn time_moved(&self, _now: Duration) {

@@ -109,6 +109,12 @@ impl Timers {
         self.clock.now()
     }
 
+    /// Whether everything that is due has happened.
+    pub(crate) fn is_settled(&self) -> bool {
+        let now = self.clock.now();
+        self.state.lock().wheel.next_look().is_none_or(|at| at > now)
+    }
+
     /// Lets `due` happen at `at`. Gives it back if that has come already, or never will.
     fn insert(&self, at: Duration, due: Due) -> Result<TimerKey, Due> {
         let state = self.state.lock();

@@ -113,6 +113,12 @@ impl Executor {
         &self.timers
     }
 
+    /// Whether nothing waits to be run, and nothing that is due to happen.
+    pub(crate) fn is_settled(&self) -> bool {
+        let idle = || self.parked.load(Ordering::SeqCst) == self.live.load(Ordering::SeqCst);
+        self.timers.is_settled() && idle() && self.queue.is_empty() && idle()
+    }
+
     /// Ends the workers as soon as the queue is empty.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
