@@ -11,6 +11,7 @@ mod nvml;
 #[cfg(not(feature = "nvml"))]
 #[path = "sample/nvml_off.rs"]
 mod nvml;
+mod process;
 mod render;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use self::host::HostSource;
 pub use self::ledger::LedgerSource;
+pub use self::process::ProcessMemory;
 pub use self::render::render;
 use crate::inventory::{Device, DeviceId, Inventory, Note};
 

@@ -4,14 +4,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quark_base::{Clock, Entropy, Key, SiloId};
-use quark_devices::inventory::Inventory;
+use quark_base::{ByteSize, Clock, Entropy, Key, SiloId};
+use quark_devices::inventory::{Inventory, Note};
 use quark_devices::pool::{DevicePool, PoolOptions};
 use quark_devices::probe::{ProbeError, ProbeOptions, probe};
+use quark_devices::sample::ProcessMemory;
 use quark_placement::Api;
 use quark_predictive::PrewarmBudget;
 use quark_runtime::actor::{Actor, Create, HookError};
 use quark_runtime::guards::Guards;
+use quark_runtime::pressure::MemoryGauge;
 use quark_runtime::{Grid, Runtime, RuntimeBuilder, Shutdown};
 
 /// Sets up a silo.
@@ -21,6 +23,7 @@ pub struct SiloBuilder {
     runtime: RuntimeBuilder,
     hardware: Hardware,
     options: PoolOptions,
+    max_memory: Option<ByteSize>,
 }
 
 /// Where the silo's view of its machine comes from.
@@ -48,6 +51,26 @@ impl SiloBuilder {
         factory: impl Fn(&Key) -> Result<A, HookError> + Send + Sync + 'static,
     ) -> Self {
         self.runtime = self.runtime.host_with(factory);
+        self
+    }
+
+    /// Keeps no more actors active than this, besides those that are busy: above it, the idle ones that nobody called
+    /// for longest are deactivated at the next tick of the silo's clock.
+    pub fn max_activations(mut self, most: usize) -> Self {
+        self.runtime = self.runtime.max_activations(most);
+        self
+    }
+
+    /// The same for the process's resident memory: while it is above `most`, idle actors leave, a share of them each
+    /// second, least recently used first.
+    pub fn max_memory(mut self, most: ByteSize) -> Self {
+        self.max_memory = Some(most);
+        self
+    }
+
+    /// The same for memory that `gauge` reads.
+    pub fn max_memory_by(mut self, most: ByteSize, gauge: Arc<dyn MemoryGauge>) -> Self {
+        self.runtime = self.runtime.max_memory(most, gauge);
         self
     }
 
@@ -112,7 +135,11 @@ impl SiloBuilder {
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running.
-    pub fn start(self) -> Result<Silo, StartError> {
+    pub fn start(mut self) -> Result<Silo, StartError> {
+        if let Some(most) = self.max_memory {
+            let gauge = ProcessMemory::open().map_err(StartError::Memory)?;
+            self.runtime = self.runtime.max_memory(most, Arc::new(gauge));
+        }
         let inventory = match self.hardware {
             Hardware::Known(inventory) => inventory,
             // Waking GPU drivers takes a second and more; nobody waits for it who hosts nothing that needs one.
@@ -134,6 +161,9 @@ pub enum StartError {
     /// The machine's description could not be read.
     #[error(transparent)]
     Inventory(#[from] ProbeError),
+    /// A bound on memory was asked for, and the system does not tell how much the process holds.
+    #[error("{0}")]
+    Memory(Note),
     /// The actor runtime did not start.
     #[error(transparent)]
     Runtime(#[from] quark_runtime::StartError),

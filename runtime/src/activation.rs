@@ -8,6 +8,7 @@ use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use quark_devices::lease::DeviceLease;
@@ -19,6 +20,7 @@ use crate::context::Cx;
 use crate::error::{ActivationCause, ActivationError, CallError, Failure};
 use crate::guards::Outlook;
 use crate::host::Host;
+use crate::services::Services;
 use crate::turn::block::panic_message;
 use crate::turn::{Executor, Resident};
 
@@ -190,7 +192,9 @@ pub(crate) fn end<A: Actor>(mut resident: Resident<A>, why: DeactivationReason) 
     }
     let limit = host.spec.activation_limit;
     let executor = resident.slot.node_executor().clone();
+    let leaving = Leaving::begin(&host.services);
     executor.handle().clone().spawn(async move {
+        let _leaving = leaving;
         let cx = Cx::of_hook(resident.slot.clone());
         if let Some(actor) = resident.actor() {
             let ended = executor.timers().timeout(limit, contained(actor.on_deactivate(&cx, why))).await;
@@ -205,6 +209,22 @@ pub(crate) fn end<A: Actor>(mut resident: Resident<A>, why: DeactivationReason) 
         drop(cx);
         finish(resident);
     });
+}
+
+/// An actor that takes its time to leave. It is still there, but no longer one that is too many.
+struct Leaving(Arc<Services>);
+
+impl Leaving {
+    fn begin(services: &Arc<Services>) -> Self {
+        services.leaving.fetch_add(1, Ordering::AcqRel);
+        Self(services.clone())
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.0.leaving.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 fn finish<A: Actor>(resident: Resident<A>) {

@@ -228,6 +228,8 @@ pub enum DeactivationReason {
     PrewarmExpired,
     /// Its device's memory is needed by another actor.
     Evicted,
+    /// The silo has more actors or uses more memory than it may, and this one was not called for longest.
+    Pressure,
     /// The silo is shutting down.
     Shutdown,
 }
@@ -240,6 +242,7 @@ impl fmt::Display for DeactivationReason {
             Self::Panicked => "panicked",
             Self::PrewarmExpired => "prewarm expired",
             Self::Evicted => "evicted",
+            Self::Pressure => "pressure",
             Self::Shutdown => "shutdown",
         })
     }

@@ -2,20 +2,21 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use papaya::HashMap;
 use parking_lot::Mutex;
 use quark_base::Key;
 use tokio::sync::Notify;
 
 use crate::actor::{Actor, ActorSpec, DeactivationReason, HookError};
+use crate::catalog::{Catalog, Verdict};
 use crate::dead_letters::{self, Queue, Stored};
 use crate::error::{ActivationCause, ActivationError};
 use crate::grid::{Grid, Hosts};
 use crate::guards::{BreakerState, Gate, Guards, Outlook};
+use crate::pressure::Look;
 use crate::services::{Services, TICK};
 use crate::turn::block::panic_message;
 use crate::turn::local::Local;
@@ -232,8 +233,8 @@ pub(crate) trait AnyHost: Send + Sync + 'static {
     fn prewarm(&self, key: &Key);
     /// Lets a prewarmed actor go that nobody called.
     fn end_prewarm(&self, key: &Key);
-    /// Deactivates what has been idle for the type's idle time.
-    fn sweep(&self, tick: u32);
+    /// Deactivates what has been idle for the type's idle time, as far as one look goes.
+    fn sweep(&self, look: &mut Look);
     /// How many ticks after `tick` a sweep may find something to do, as far as can be said now.
     fn sweep_matters_in(&self, tick: u32) -> Option<u32>;
     /// Whether dead letters wait to be sent again.
@@ -258,12 +259,12 @@ pub(crate) trait AnyHost: Send + Sync + 'static {
 /// that a silo which is gone leaves nothing behind.
 pub(crate) struct Hosted<A: Actor> {
     host: Arc<Host<A>>,
-    slots: HashMap<Key, Arc<Slot<A>>>,
+    catalog: Catalog<A>,
 }
 
 impl<A: Actor> Hosted<A> {
     pub(crate) fn new(host: Arc<Host<A>>) -> Arc<Self> {
-        Arc::new(Self { host, slots: HashMap::new() })
+        Arc::new(Self { host, catalog: Catalog::default() })
     }
 
     pub(crate) fn host(&self) -> &Arc<Host<A>> {
@@ -272,37 +273,26 @@ impl<A: Actor> Hosted<A> {
 
     /// The slot of `key`, made if it is not there.
     pub(crate) fn slot(&self, key: &str) -> Arc<Slot<A>> {
-        loop {
-            let found = self.slots.pin().get(key).cloned();
-            let slot = found.unwrap_or_else(|| {
-                let key = Key::from(key);
-                let slots = self.slots.pin();
-                slots.get_or_insert_with(key.clone(), || Slot::new(key, self.host.clone())).clone()
-            });
-            // Pairs with the fence in `forget`: either it sees this reference, or this sees the slot retired.
-            fence(Ordering::SeqCst);
-            if slot.word.snapshot().phase() != Phase::Retired {
-                return slot;
-            }
-            std::hint::spin_loop();
-        }
+        self.catalog.slot(key, &self.host)
     }
 
-    /// Takes a vacant slot out of the catalog if nobody refers to it.
-    fn forget(&self, slot: &Arc<Slot<A>>) {
-        // The catalog and the caller.
-        const OWN: usize = 2;
-        if Arc::strong_count(slot) != OWN || !slot.word.retire() {
-            return;
-        }
-        fence(Ordering::SeqCst);
-        if Arc::strong_count(slot) == OWN {
-            self.slots.pin().remove(&slot.key);
-        } else {
-            if slot.word.settle_vacant().has_queued() {
-                slot.activate_if_vacant();
+    /// Looks after one slot at the tick of `look`.
+    fn look_at(&self, slot: &Arc<Slot<A>>, look: &mut Look, idle: u32) -> Verdict {
+        let seen = slot.word.snapshot();
+        match seen.phase() {
+            Phase::Vacant => return Verdict::Vacant,
+            Phase::Active if seen.wants_close() => slot.end_torn_turns(look.tick),
+            Phase::Active if slot.is_idle() => {
+                let age = look.tick.wrapping_sub(slot.last_used.load(Ordering::Relaxed));
+                if age >= idle {
+                    slot.deactivate_idle();
+                } else if !(look.hurries() && slot.is_kept()) {
+                    look.found(age, slot);
+                }
             }
+            _ => {}
         }
+        Verdict::Stays
     }
 }
 
@@ -316,7 +306,7 @@ impl<A: Actor> AnyHost for Hosted<A> {
     }
 
     fn watch_if_active(&self, key: &Key) -> bool {
-        let found = self.slots.pin().get(key.as_str()).cloned();
+        let found = self.catalog.get(key.as_str());
         let active = found.filter(|slot| {
             let seen = slot.word.snapshot();
             seen.phase() == Phase::Active && !seen.is_watched()
@@ -335,46 +325,38 @@ impl<A: Actor> AnyHost for Hosted<A> {
     }
 
     fn end_prewarm(&self, key: &Key) {
-        let found = self.slots.pin().get(key.as_str()).cloned();
+        let found = self.catalog.get(key.as_str());
         if let Some(slot) = found.filter(|slot| slot.word.snapshot().is_watched()) {
             slot.request_deactivation(DeactivationReason::PrewarmExpired);
         }
     }
 
-    fn sweep(&self, tick: u32) {
+    fn sweep(&self, look: &mut Look) {
         dead_letters::retry_due(self);
         if let Some(gate) = &self.host.gate {
             gate.sweep();
         }
         let idle = self.host.idle_ticks();
-        for (_, slot) in self.slots.pin().iter() {
-            let seen = slot.word.snapshot();
-            let unused = tick.wrapping_sub(slot.last_used.load(Ordering::Relaxed)) >= idle;
-            match seen.phase() {
-                Phase::Active if seen.wants_close() => slot.end_torn_turns(tick),
-                Phase::Active if unused && !seen.has_writer() && seen.readers() == 0 => {
-                    slot.deactivate_idle();
-                }
-                Phase::Vacant => self.forget(&slot.clone()),
-                _ => {}
-            }
-        }
+        let all = self.catalog.visit(look.hurries(), |slot| self.look_at(slot, look, idle));
+        look.saw(all);
     }
 
     fn sweep_matters_in(&self, tick: u32) -> Option<u32> {
         let idle = self.host.idle_ticks();
-        let left = |slot: &Slot<A>| {
+        let mut soonest: Option<u32> = None;
+        self.catalog.for_each(|slot| {
             let seen = slot.word.snapshot();
-            match seen.phase() {
-                Phase::Active if seen.wants_close() => Some(1),
+            let left = match seen.phase() {
+                Phase::Active if seen.wants_close() => 1,
                 Phase::Active if !seen.has_writer() && seen.readers() == 0 => {
                     let unused = tick.wrapping_sub(slot.last_used.load(Ordering::Relaxed));
-                    Some(idle.saturating_sub(unused).max(1))
+                    idle.saturating_sub(unused).max(1)
                 }
-                _ => None,
-            }
-        };
-        self.slots.pin().values().filter_map(|slot| left(slot)).min()
+                _ => return,
+            };
+            soonest = Some(soonest.map_or(left, |soonest| soonest.min(left)));
+        });
+        soonest
     }
 
     fn has_retries(&self) -> bool {
@@ -382,27 +364,27 @@ impl<A: Actor> AnyHost for Hosted<A> {
     }
 
     fn close_all(&self, why: DeactivationReason) {
-        for (_, slot) in self.slots.pin().iter() {
-            slot.request_deactivation(why);
-        }
+        self.catalog.for_each(|slot| slot.request_deactivation(why));
     }
 
     fn stop_all(&self) {
-        for (_, slot) in self.slots.pin().iter() {
-            slot.stop();
-        }
+        self.catalog.for_each(|slot| slot.stop());
     }
 
     fn clear(&self) {
-        self.slots.pin().clear();
+        self.catalog.clear();
     }
 
     fn active(&self) -> usize {
-        self.slots.pin().values().filter(|slot| slot.word.snapshot().phase() == Phase::Active).count()
+        let mut active = 0;
+        self.catalog.for_each(|slot| active += usize::from(slot.word.snapshot().phase() == Phase::Active));
+        active
     }
 
     fn queued(&self) -> u64 {
-        self.slots.pin().values().map(|slot| u64::from(slot.queued())).sum()
+        let mut queued = 0;
+        self.catalog.for_each(|slot| queued += u64::from(slot.queued()));
+        queued
     }
 
     fn dropped(&self) -> u64 {

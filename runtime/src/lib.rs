@@ -8,6 +8,7 @@
 //! - `activation`, `host`, `services`, `sweep`: how actors come and go, per type and per silo
 //! - `timers`: everything that waits for a moment
 //! - [`dead_letters`], [`backoff`]: what becomes of messages that fail, and when they are tried again
+//! - `catalog`, [`pressure`]: which actors a silo has, and which leave first when it has too many
 //! - [`guards`]: circuit breaker, rate limit, mailbox bounds
 //! - [`streams`], `prewarm`: publishing, and activating ahead of the first message
 //! - [`runtime`], [`grid`]: starting and stopping, and the handle on it all
@@ -17,6 +18,7 @@ pub mod actor;
 pub mod actor_ref;
 pub mod backoff;
 pub mod call;
+mod catalog;
 mod chain;
 pub mod context;
 pub mod dead_letters;
@@ -24,6 +26,7 @@ pub mod error;
 pub mod grid;
 pub mod guards;
 mod host;
+pub mod pressure;
 mod prewarm;
 pub mod runtime;
 mod services;

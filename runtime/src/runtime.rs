@@ -23,6 +23,7 @@ use crate::actor::{Actor, ActorSpec, Create, DeactivationReason, HookError};
 use crate::grid::{Grid, Hosts};
 use crate::guards::Guards;
 use crate::host::{AnyHost, Host, Hosted};
+use crate::pressure::{Bounds, MemoryGauge, Pressure};
 use crate::prewarm::Prewarmer;
 use crate::services::{Lanes, Services, TICK, Tenants};
 use crate::streams::{Found, StreamTypeConflict, Streams, Subscriptions};
@@ -54,6 +55,7 @@ pub struct RuntimeBuilder {
     prewarm_budget: Option<PrewarmBudget>,
     types: Vec<(TypeId, ActorSpec, HostMaker)>,
     guards: HashMap<TypeId, (&'static str, Guards)>,
+    bounds: Bounds,
 }
 
 impl Default for RuntimeBuilder {
@@ -68,6 +70,7 @@ impl Default for RuntimeBuilder {
             prewarm_budget: None,
             types: Vec::new(),
             guards: HashMap::new(),
+            bounds: Bounds::default(),
         }
     }
 }
@@ -136,6 +139,20 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Keeps no more actors active than this, besides those that are busy: above it, the idle ones that nobody called
+    /// for longest are deactivated at the next tick of the silo's clock.
+    pub fn max_activations(mut self, most: usize) -> Self {
+        self.bounds.activations = Some(most);
+        self
+    }
+
+    /// The same for the memory that `gauge` reads: while it is above `most`, actors leave, a share of them each
+    /// second.
+    pub fn max_memory(mut self, most: ByteSize, gauge: Arc<dyn MemoryGauge>) -> Self {
+        self.bounds.memory = Some((most, gauge));
+        self
+    }
+
     /// Guards actors of type `A` with these instead of what the type declares.
     pub fn guards<A: Actor>(mut self, guards: Guards) -> Self {
         self.guards.insert(TypeId::of::<A>(), (A::SPEC.rust_type, guards));
@@ -195,6 +212,8 @@ impl RuntimeBuilder {
             stopped: AtomicBool::new(false),
             stop_signal: watch::Sender::new(false),
             activations: AtomicUsize::new(0),
+            leaving: AtomicUsize::new(0),
+            pressure: Pressure::new(self.bounds),
             ended: Notify::new(),
             nodes,
             device_executors,

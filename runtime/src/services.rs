@@ -15,6 +15,7 @@ use tokio::runtime::{Handle, Runtime as TokioRuntime};
 use tokio::sync::{Notify, Semaphore, watch};
 
 use crate::actor::DeactivationReason;
+use crate::pressure::Pressure;
 use crate::prewarm::Prewarmer;
 use crate::streams::Streams;
 use crate::turn::{AnySlot, Executor};
@@ -40,6 +41,9 @@ pub(crate) struct Services {
     pub(crate) stop_signal: watch::Sender<bool>,
     /// Activations that exist, in whatever phase but vacant.
     pub(crate) activations: AtomicUsize,
+    /// Those of them that are being ended.
+    pub(crate) leaving: AtomicUsize,
+    pub(crate) pressure: Pressure,
     /// Told whenever an activation ends.
     pub(crate) ended: Notify,
     /// One executor per NUMA node; never empty.
@@ -93,6 +97,12 @@ impl Services {
 
     pub(crate) fn activation_begins(&self) {
         self.activations.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Activations that are not being ended.
+    pub(crate) fn staying(&self) -> usize {
+        let leaving = self.leaving.load(Ordering::Acquire);
+        self.activations.load(Ordering::Acquire).saturating_sub(leaving)
     }
 
     pub(crate) fn activation_ends(&self) {

@@ -53,9 +53,12 @@ impl Sweeper {
         for actor in services.prewarmer.expire() {
             hosts.end_prewarm(&actor);
         }
+        let actors = services.staying();
+        let mut look = services.pressure.begin(tick, services.clock.now(), actors);
         for host in hosts.all() {
-            host.sweep(tick);
+            host.sweep(&mut look);
         }
+        services.pressure.end(look);
     }
 }
 
@@ -78,7 +81,8 @@ impl Waiter for Sweeper {
         let ticks = if at_every_tick {
             Some(1)
         } else {
-            hosts.all().filter_map(|host| host.sweep_matters_in(tick)).min()
+            let types = hosts.all().filter_map(|host| host.sweep_matters_in(tick)).min();
+            types.into_iter().chain(services.pressure.matters_in(services.staying())).min()
         };
         ticks.map(|ticks| TICK.saturating_mul(tick.saturating_add(ticks)))
     }

@@ -37,10 +37,14 @@ impl<A: Actor> Slot<A> {
         }
     }
 
+    /// Whether a timer keeps the actor active.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.mailbox().extra.as_ref().is_some_and(|extra| extra.timers.keep_active())
+    }
+
     /// Deactivates an actor that nobody has used for its idle time, unless a timer keeps it.
     pub(crate) fn deactivate_idle(&self) {
-        let kept = self.mailbox().extra.as_ref().is_some_and(|extra| extra.timers.keep_active());
-        if kept {
+        if self.is_kept() {
             // Looked at again after another idle time.
             self.touch();
         } else {
