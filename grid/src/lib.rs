@@ -52,9 +52,10 @@ pub use quark_macros::{Actor, methods};
 pub use quark_runtime::actor::{self, Actor};
 pub use quark_runtime::guards;
 pub use quark_runtime::{
-    ActivationCause, ActivationError, Call, CallChain, CallError, Cx, DeactivationReason, DeadCause,
-    DeadLetter, DeadLetters, DeviceAbsent, Grid, PublishError, Published, ReplayError, Replayed,
-    RequestContext, Schedule, Shutdown, Timer, TimerError, TraceParent,
+    ActivationCause, ActivationError, Call, CallChain, CallError, ChildFailure, ChildState, ChildStatus, Cx,
+    DeactivationReason, DeadCause, DeadLetter, DeadLetters, DeviceAbsent, Directive, FailureCause, Grid,
+    Halted, PublishError, Published, ReplayError, Replayed, RequestContext, Schedule, Shutdown, SpawnError,
+    Timer, TimerError, TraceParent,
 };
 pub use silo::{Silo, SiloBuilder, StartError};
 
@@ -86,6 +87,7 @@ pub mod macro_support {
     };
     pub use quark_runtime::guards::{AdaptiveMailbox, Breaker, Guards, Overflow, RateLimit, WhenLimited};
     pub use quark_runtime::streams::Subscriptions;
+    pub use quark_runtime::supervision::{ChildFailure, Directive, Orphans, Strategy, SuperviseSpec};
     pub use quark_runtime::turn::{Exclusive, Shared, TurnMode};
     pub use quark_runtime::{ActorRef, Backoff, Call, Cx};
 }

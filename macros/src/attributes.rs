@@ -3,6 +3,7 @@
 mod backoff;
 mod dead_letters;
 mod guards;
+mod supervise;
 
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use syn::{Attribute, Error, Lit, LitStr, Result, Token};
 
 use self::dead_letters::DeadLetters;
 use self::guards::Guards;
+use self::supervise::Supervise;
 
 /// What `#[actor(…)]` says.
 #[derive(Default)]
@@ -26,6 +28,8 @@ pub(crate) struct ActorAttributes {
     pub(crate) gpu: Option<Gpu>,
     pub(crate) prewarm: Vec<Prewarm>,
     pub(crate) dead_letters: Option<DeadLetters>,
+    pub(crate) supervise: Option<Supervise>,
+    pub(crate) root: Option<Supervise>,
     pub(crate) guards: Guards,
 }
 
@@ -47,6 +51,7 @@ pub(crate) struct Prewarm {
 }
 
 const KEYS: &str = "name, idle, mailbox, activation_limit, factory, gpu(…), prewarm(…), dead_letters(…), \
+                    supervise(…), root(…), \
                     breaker(…), rate_limit(…) or overflow";
 
 impl ActorAttributes {
@@ -101,6 +106,8 @@ impl ActorAttributes {
                 Ok(())
             }
             "dead_letters" => once(meta, &mut self.dead_letters, DeadLetters::read(meta)?),
+            "supervise" => once(meta, &mut self.supervise, Supervise::read(meta)?),
+            "root" => once(meta, &mut self.root, Supervise::read_root(meta)?),
             "local" => Err(meta.error("actors are local to their silo by now; leave `local` out")),
             _ => Err(meta.error(format!("unknown setting; #[actor(…)] takes {KEYS}"))),
         }

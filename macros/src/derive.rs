@@ -90,6 +90,14 @@ fn spec(attributes: &ActorAttributes, actor: &syn::Ident, quark: &TokenStream) -
     if let Some(guards) = attributes.guards.tokens(quark) {
         fields.extend(quote!(guards: #guards,));
     }
+    if let Some(supervise) = &attributes.supervise {
+        let supervise = supervise.tokens(quark);
+        fields.extend(quote!(supervise: ::core::option::Option::Some(#supervise),));
+    }
+    if let Some(root) = &attributes.root {
+        let root = root.tokens(quark);
+        fields.extend(quote!(root: ::core::option::Option::Some(#root),));
+    }
     if fields.is_empty() {
         return quote!(#quark::ActorSpec::new(#name, #rust_type));
     }

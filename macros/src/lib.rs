@@ -28,6 +28,9 @@ use syn::{DeriveInput, ItemImpl, parse_macro_input};
 ///     factory,                        // made by `host_with`, not from defaults
 ///     gpu(vram = "2 GiB", numa = "local", capability = "8.0", f16, bf16, software, optional),
 ///     prewarm(stream = "sensors/motion", lead = "200ms", confidence = 0.8),   // may be repeated
+///     supervise(strategy = "one_for_one", on_panic = "restart", on_activation = "restart", max_restarts = 5,
+///               within = "1m", backoff = "100ms..30s", orphans = "stop"),     // of its children
+///     root(on_panic = "restart", max_restarts = 5, within = "1m", backoff = "100ms..30s"),    // of itself, alone
 ///     dead_letters(max = 1000, retries = 5, backoff = "100ms..30s", errors = true, asks),
 ///     breaker(failures = 5, within = "10s", open = "30s", probes = 1, errors),   // refuse what keeps failing
 ///     rate_limit(per_second = 100, burst = 20, when_full = "queue", by = "key"), // "reject", "queue" or "drop"
@@ -47,6 +50,8 @@ pub fn derive_actor(input: TokenStream) -> TokenStream {
 /// - A parameter `cx: &Cx` gets the turn's context; all others travel with the call.
 /// - `#[on_activate]` and `#[on_deactivate]` mark the hooks.
 /// - `#[on_stream("namespace")]` marks a method that takes the items of a stream.
+/// - `#[on_child_failure]` marks a function that decides what happens to a child that failed:
+///   `fn decide(failure: &ChildFailure) -> Directive`.
 /// - `#[no_dead_letters]` keeps a method's messages out of the dead letters of a type that keeps them.
 /// - Everything else is a private helper.
 #[proc_macro_attribute]

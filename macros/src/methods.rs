@@ -1,6 +1,7 @@
 //! `#[methods]`: each `pub async fn` becomes a message type and a method of the typed reference.
 
 mod letters;
+mod supervisor;
 
 use proc_macro2::TokenStream;
 use quote::{format_ident, quote, quote_spanned};
@@ -14,7 +15,7 @@ use syn::{
 use crate::attributes::check_namespace;
 
 /// The attributes that mark what a method is for.
-const MARKS: [&str; 3] = ["on_activate", "on_deactivate", "on_stream"];
+const MARKS: [&str; 4] = ["on_activate", "on_deactivate", "on_stream", "on_child_failure"];
 
 pub(crate) fn expand(arguments: &TokenStream, mut block: ItemImpl) -> Result<TokenStream> {
     if !arguments.is_empty() {
@@ -114,6 +115,7 @@ struct Found {
     turns: Vec<Turn>,
     on_activate: Option<Hook>,
     on_deactivate: Option<Hook>,
+    on_child_failure: Option<Ident>,
     streams: Vec<(LitStr, usize)>,
 }
 
@@ -172,6 +174,13 @@ impl Found {
                 self.turns.push(turn);
                 Ok(())
             }
+            [mark] if mark.path().is_ident("on_child_failure") => {
+                supervisor::check(function)?;
+                match self.on_child_failure.replace(name.clone()) {
+                    None => Ok(()),
+                    Some(_) => Err(Error::new_spanned(&name, "an actor has one such function")),
+                }
+            }
             [mark] => {
                 let activates = mark.path().is_ident("on_activate");
                 demand_async(function, "hooks may wait")?;
@@ -229,6 +238,9 @@ impl Found {
                     self.#name(#(#arguments),*).await.map_err(::core::convert::Into::into)
                 }
             });
+        }
+        if let Some(name) = &self.on_child_failure {
+            tokens.extend(supervisor::tokens(name, quark));
         }
         tokens
     }
@@ -408,7 +420,9 @@ impl Turn {
         if let Some(at) = self.cx_at {
             arguments.insert(at, quote!(cx));
         }
-        let call = quote_spanned!(name.span() => actor.#name(#(#arguments),*).await);
+        // Not at the method's span: where a macro of the user's made the method, that would be another `actor`.
+        let receiver = quote!(actor);
+        let call = quote_spanned!(name.span() => #receiver.#name(#(#arguments),*).await);
         // Says which method asks for it, before the turn's own bounds do so less plainly.
         let sync = (!self.exclusive).then(|| {
             quote_spanned! { name.span() =>

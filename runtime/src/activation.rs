@@ -21,6 +21,7 @@ use crate::error::{ActivationCause, ActivationError, CallError, Failure};
 use crate::guards::Outlook;
 use crate::host::Host;
 use crate::services::Services;
+use crate::supervision::{self, Halted, Next};
 use crate::turn::block::panic_message;
 use crate::turn::{Executor, Resident};
 
@@ -34,29 +35,40 @@ const EVICTION_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) fn start<A: Actor>(mut resident: Resident<A>) {
     let host = resident.slot.host.clone();
     host.services.activation_begins();
+    if let Some(halted) = supervision::refusal(&resident.slot) {
+        return finish(resident, Some(halted));
+    }
     if host.activates_instantly() {
         match host.create(&resident.slot.key) {
             Ok(actor) => {
                 resident.fill(actor);
-                resident.settle_active(None);
+                settle(resident, None);
             }
             Err(cause) => fail(resident, cause),
         }
         return;
     }
     let lanes = host.services.lanes.handle.clone();
-    lanes.spawn(async move {
-        let mut stopped = host.services.stop_signal.subscribe();
-        let made = tokio::select! {
-            biased;
-            _ = stopped.wait_for(|stopped| *stopped) => Err(ActivationCause::Stopping),
-            made = make(&mut resident) => made,
-        };
-        match made {
-            Ok(executor) => resident.settle_active(executor),
-            Err(cause) => fail(resident, cause),
-        }
-    });
+    lanes.spawn(load(resident));
+}
+
+/// Makes the actor and lets it take its turns. On the load lane.
+pub(crate) async fn load<A: Actor>(mut resident: Resident<A>) {
+    let mut stopped = resident.slot.host.services.stop_signal.subscribe();
+    let made = tokio::select! {
+        biased;
+        _ = stopped.wait_for(|stopped| *stopped) => Err(ActivationCause::Stopping),
+        made = make(&mut resident) => made,
+    };
+    match made {
+        Ok(executor) => settle(resident, executor),
+        Err(cause) => fail(resident, cause),
+    }
+}
+
+fn settle<A: Actor>(resident: Resident<A>, executor: Option<Arc<Executor>>) {
+    supervision::activated(&resident.slot);
+    resident.settle_active(executor);
 }
 
 fn fail<A: Actor>(resident: Resident<A>, cause: ActivationCause) {
@@ -65,6 +77,12 @@ fn fail<A: Actor>(resident: Resident<A>, cause: ActivationCause) {
     tracing::warn!(%error, "activation failed");
     note_failure(&host, &error.cause);
     host.services.prewarmer.activation_failed(&resident.slot.actor_id());
+    if !matches!(error.cause, ActivationCause::Stopping)
+        && let Some(until) = supervision::activation_failed(&resident.slot, &error)
+    {
+        return supervision::restart(resident, until);
+    }
+    supervision::ended(&resident.slot);
     resident.slot.word.end_watch();
     if let Some(lease) = &resident.slot.mailbox().extra().lease {
         host.services.tenants.leave(lease.id());
@@ -96,13 +114,19 @@ async fn make<A: Actor>(resident: &mut Resident<A>) -> Result<Option<Arc<Executo
     let mut lane = None;
     let mut executor = None;
     if let Some(need) = &host.spec.gpu {
-        match lease(resident, need).await {
+        // A restart keeps the lease that it finds.
+        let kept = resident.slot.mailbox().extra().lease.clone();
+        let leased = match kept {
+            Some(lease) => Ok(lease),
+            None => lease(resident, need).await.map(Arc::new),
+        };
+        match leased {
             Ok(lease) => {
                 let device = lease.device().id.clone();
                 lane = services.lanes.of(&device);
                 executor = services.device_executors.get(&device).cloned();
                 services.tenants.enter(lease.id(), resident.slot.clone());
-                resident.slot.mailbox().extra().lease = Some(Arc::new(lease));
+                resident.slot.mailbox().extra().lease = Some(lease);
             }
             Err(ActivationCause::NoDevice(lacks)) if need.optional => {
                 resident.slot.mailbox().extra().no_device = Some(lacks);
@@ -188,7 +212,7 @@ pub(crate) fn end<A: Actor>(mut resident: Resident<A>, why: DeactivationReason) 
     let host = resident.slot.host.clone();
     // After a panic the state may be torn, so the actor's own code does not see it again.
     if !A::ON_DEACTIVATE || why == DeactivationReason::Panicked {
-        return finish(resident);
+        return conclude(resident);
     }
     let limit = host.spec.activation_limit;
     let executor = resident.slot.node_executor().clone();
@@ -207,8 +231,17 @@ pub(crate) fn end<A: Actor>(mut resident: Resident<A>, why: DeactivationReason) 
             }
         }
         drop(cx);
-        finish(resident);
+        conclude(resident);
     });
+}
+
+/// The actor has said its last word: what follows is up to its supervisor.
+fn conclude<A: Actor>(resident: Resident<A>) {
+    match supervision::next(&resident.slot) {
+        Next::Restart(until) => supervision::restart(resident, until),
+        Next::Halt(halted) => finish(resident, Some(halted)),
+        Next::Vacancy => finish(resident, None),
+    }
 }
 
 /// An actor that takes its time to leave. It is still there, but no longer one that is too many.
@@ -227,8 +260,10 @@ impl Drop for Leaving {
     }
 }
 
-fn finish<A: Actor>(resident: Resident<A>) {
+/// Leaves the slot vacant. What waits is refused if a supervisor `halted` the actor.
+pub(crate) fn finish<A: Actor>(resident: Resident<A>, halted: Option<Halted>) {
     let (slot, host) = (resident.slot.clone(), resident.slot.host.clone());
+    supervision::ended(&slot);
     slot.word.end_watch();
     if let Some(lease) = &slot.mailbox().extra().lease {
         host.services.tenants.leave(lease.id());
@@ -236,6 +271,8 @@ fn finish<A: Actor>(resident: Resident<A>) {
     if host.is_draining() {
         let actor = slot.actor_id();
         resident.settle_vacant(Some(&|| CallError::Draining(Box::new(actor.clone()))));
+    } else if let Some(halted) = halted {
+        resident.settle_vacant(Some(&|| CallError::Halted(Box::new(halted.clone()))));
     } else {
         resident.settle_vacant(None);
     }

@@ -14,6 +14,7 @@ use crate::dead_letters::DeadLetterSpec;
 use crate::error::Failure;
 use crate::guards::Guards;
 use crate::streams::Subscriptions;
+use crate::supervision::{ChildFailure, Directive, SuperviseSpec};
 use crate::turn::TurnMode;
 
 /// An actor type. `#[derive(Actor)]` implements it.
@@ -70,6 +71,14 @@ pub trait Methods: Sized + Send + 'static {
         _why: DeactivationReason,
     ) -> impl Future<Output = Result<(), HookError>> + Send + 'a {
         ready(Ok(()))
+    }
+
+    /// Whether there is an `#[on_child_failure]` function.
+    const ON_CHILD_FAILURE: bool = false;
+
+    /// Runs the `#[on_child_failure]` function: what is to happen to a child that failed.
+    fn on_child_failure(_failure: &ChildFailure) -> Directive {
+        Directive::Restart
     }
 
     /// Names the `#[on_stream]` methods.
@@ -174,6 +183,10 @@ pub struct ActorSpec {
     pub prewarm: &'static [PrewarmSpec],
     /// Whether messages that fail are kept, and how.
     pub dead_letters: Option<DeadLetterSpec>,
+    /// How it supervises its children; [`SuperviseSpec::DEFAULT`] if it says nothing.
+    pub supervise: Option<SuperviseSpec>,
+    /// How the silo supervises it while it has no parent. By default it is made afresh at its next message.
+    pub root: Option<SuperviseSpec>,
     /// What guards it, unless the silo's builder says otherwise.
     pub guards: Guards,
 }
@@ -199,6 +212,8 @@ impl ActorSpec {
             gpu: None,
             prewarm: &[],
             dead_letters: None,
+            supervise: None,
+            root: None,
             guards: Guards::none(),
         }
     }
@@ -226,6 +241,8 @@ pub enum DeactivationReason {
     Panicked,
     /// It was warmed ahead of a message that did not come.
     PrewarmExpired,
+    /// Its supervisor ends it: a sibling or a child failed, or its parent ended.
+    Supervision,
     /// Its device's memory is needed by another actor.
     Evicted,
     /// The silo has more actors or uses more memory than it may, and this one was not called for longest.
@@ -241,6 +258,7 @@ impl fmt::Display for DeactivationReason {
             Self::Requested => "requested",
             Self::Panicked => "panicked",
             Self::PrewarmExpired => "prewarm expired",
+            Self::Supervision => "supervision",
             Self::Evicted => "evicted",
             Self::Pressure => "pressure",
             Self::Shutdown => "shutdown",

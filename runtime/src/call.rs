@@ -366,7 +366,7 @@ fn run_here<A: Actor, M: Method<A>>(
             Poll::Ready(Err(CallError::Actor(error)))
         }
         Inline::Panicked(details) => {
-            slot.release_poisoned(hold);
+            slot.release(hold);
             Poll::Ready(Err(CallError::Panicked(details)))
         }
         Inline::Pending(turn, ticket) => {
@@ -395,6 +395,10 @@ fn wait<A: Actor, T, E>(
 fn activate_here<A: Actor>(slot: &Arc<Slot<A>>, exclusive: bool) -> Option<Result<Hold, Failure>> {
     if slot.host.is_draining() {
         return Some(Err(CallError::Draining(Box::new(slot.actor_id()))));
+    }
+    // One that a supervisor may have stopped, or will want to try again, activates where that is known.
+    if A::SPEC.root.is_some() || slot.host.services.supervision.has_parent(&slot.actor_id()) {
+        return None;
     }
     let sole = slot.word.begin_instant()?;
     slot.host.services.activation_begins();

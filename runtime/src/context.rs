@@ -10,8 +10,10 @@ use quark_base::{ActorId, Key};
 use quark_devices::lease::DeviceLease;
 use quark_placement::NoDevice;
 
-use crate::actor::DeactivationReason;
+use crate::actor::{Actor, DeactivationReason, ToKey};
+use crate::actor_ref::ActorRef;
 use crate::grid::Grid;
+use crate::supervision::{self, ChildStatus, SpawnError};
 use crate::turn::{AnySlot, Lend, ScopeRef};
 
 /// Metadata entries that one request may carry.
@@ -117,6 +119,37 @@ impl Cx {
         if let Some(slot) = self.slot() {
             slot.request_deactivation(DeactivationReason::Requested);
         }
+    }
+
+    /// Makes the actor `B/key` a child of the running one, and activates it. The running actor's type supervises
+    /// it from here on, and it ends with the running actor's activation; see [`supervision`](crate::supervision).
+    ///
+    /// It does not wait for the activation: calls do. A child that is there already stays as it is, and one that was
+    /// stopped is started again.
+    ///
+    /// # Errors
+    /// [`SpawnError`]; nothing has changed.
+    pub fn spawn<B: Actor>(&self, key: impl ToKey) -> Result<B::Ref, SpawnError> {
+        let grid = self.grid();
+        let (Some(parent), Some(hosted)) = (self.slot(), grid.hosted::<B>()) else {
+            return Err(SpawnError::NotHosted(const { &B::SPEC }));
+        };
+        let child = key.with_key(|key| hosted.slot(key));
+        supervision::adopt(parent, &child)?;
+        Ok(B::Ref::from(ActorRef::new(Some(child))))
+    }
+
+    /// Ends a child of the running actor: it is deactivated once its turns have ended, and nobody's child from now
+    /// on. False if it is no child of the running actor.
+    pub fn stop_child<B: Actor>(&self, key: impl ToKey) -> bool {
+        let grid = self.grid();
+        let Some(hosted) = grid.hosted::<B>() else { return false };
+        key.with_key(|key| supervision::dismiss(&self.actor(), &*hosted.slot(key)))
+    }
+
+    /// The running actor's children, in the order they were spawned.
+    pub fn children(&self) -> Vec<ChildStatus> {
+        self.grid().children_of(&self.actor())
     }
 
     /// When the caller stops waiting, as the silo's clock counts ([`now`](Self::now)). Calls made from here inherit

@@ -11,6 +11,7 @@ use quark_placement::NoDevice;
 
 use crate::actor::ActorSpec;
 use crate::guards::Overflow;
+use crate::supervision::Halted;
 
 /// Why a call gave no answer. `E` is the method's own error.
 ///
@@ -52,6 +53,10 @@ pub enum CallError<E> {
     /// run. The next call tries to activate again.
     #[error("{0}")]
     Activation(Arc<ActivationError>),
+    /// Rejected: the actor failed, and its supervisor stopped it. Its parent may spawn it again; an actor without
+    /// a parent starts afresh at the next call.
+    #[error("{0}")]
+    Halted(Box<Halted>),
     /// Rejected: the call's chain came back to an actor whose turn is waiting for that very chain.
     #[error("deadlock: {0}; let the waiting method lend itself (`cx.lend`), or call it with tell")]
     Deadlock(Box<CallChain>),
@@ -180,6 +185,7 @@ impl CallError<Infallible> {
             CallError::NotHosted(spec) => CallError::NotHosted(spec),
             CallError::NoDevice(lacks) => CallError::NoDevice(lacks),
             CallError::Activation(cause) => CallError::Activation(cause),
+            CallError::Halted(details) => CallError::Halted(details),
             CallError::Deadlock(chain) => CallError::Deadlock(chain),
             CallError::Panicked(details) => CallError::Panicked(details),
             CallError::Timeout(details) => CallError::Timeout(details),
@@ -201,6 +207,7 @@ impl<E> CallError<E> {
             CallError::NotHosted(spec) => CallError::NotHosted(spec),
             CallError::NoDevice(lacks) => CallError::NoDevice(lacks.clone()),
             CallError::Activation(cause) => CallError::Activation(cause.clone()),
+            CallError::Halted(details) => CallError::Halted(details.clone()),
             CallError::Deadlock(chain) => CallError::Deadlock(chain.clone()),
             CallError::Panicked(details) => CallError::Panicked(details.clone()),
             CallError::Timeout(details) => CallError::Timeout(details.clone()),
@@ -232,6 +239,7 @@ impl<E> Fault for CallError<E> {
             | CallError::NotHosted(_)
             | CallError::NoDevice(_)
             | CallError::Activation(_)
+            | CallError::Halted(_)
             | CallError::Deadlock(_)
             | CallError::Timeout(_) => Outcome::Rejected,
         }
@@ -247,12 +255,15 @@ impl<E> Fault for CallError<E> {
             | CallError::Draining(_)
             | CallError::Activation(_)
             | CallError::Timeout(_) => Retry::Safe,
+            // Without a parent nobody has to spawn it first.
+            CallError::Halted(halted) if halted.by.is_none() => Retry::Safe,
             // Another actor may give its memory back.
             CallError::NoDevice(lacks) if lacks.full_devices().next().is_some() => Retry::Safe,
             CallError::Panicked(_) | CallError::Stopped(_) => Retry::IfIdempotent,
             CallError::Actor(_)
             | CallError::NotHosted(_)
             | CallError::NoDevice(_)
+            | CallError::Halted(_)
             | CallError::Deadlock(_) => Retry::Pointless,
         }
     }

@@ -16,6 +16,7 @@ use crate::guards::BreakerState;
 use crate::host::{AnyHost, Hosted};
 use crate::services::Services;
 use crate::streams::PublishError;
+use crate::supervision::{self, ChildStatus};
 
 /// The actor types of one silo.
 pub(crate) struct Hosts {
@@ -74,6 +75,15 @@ impl Grid {
 
     pub(crate) fn hosted<A: Actor>(&self) -> Option<&Hosted<A>> {
         self.hosts.of::<A>()
+    }
+
+    /// The children of an actor, in the order they were spawned; none if it is not active.
+    pub fn children<A: Actor>(&self, key: impl ToKey) -> Vec<ChildStatus> {
+        key.with_key(|key| self.children_of(&ActorId { actor_type: A::SPEC.name, key: key.into() }))
+    }
+
+    pub(crate) fn children_of(&self, parent: &ActorId) -> Vec<ChildStatus> {
+        supervision::children(&self.hosts, parent)
     }
 
     /// The messages to actors of type `A` that failed: to look at, to send again, to drop.

@@ -190,6 +190,10 @@ impl<A: Actor> Host<A> {
         self.dropped.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn hosts(&self) -> Option<Arc<Hosts>> {
+        self.hosts.upgrade()
+    }
+
     pub(crate) fn grid(&self) -> Grid {
         self.hosts.upgrade().map_or_else(Grid::empty, Grid::over)
     }
@@ -239,6 +243,10 @@ pub(crate) trait AnyHost: Send + Sync + 'static {
     fn sweep_matters_in(&self, tick: u32) -> Option<u32>;
     /// Whether dead letters wait to be sent again.
     fn has_retries(&self) -> bool;
+    /// Asks for the deactivation of one actor, if it is active or about to be.
+    fn close(&self, key: &Key, why: DeactivationReason);
+    /// Whether an actor is active, or about to be.
+    fn is_live(&self, key: &Key) -> bool;
     /// Deactivates everything.
     fn close_all(&self, why: DeactivationReason);
     /// Refuses what waits and ends every turn that is under way.
@@ -361,6 +369,17 @@ impl<A: Actor> AnyHost for Hosted<A> {
 
     fn has_retries(&self) -> bool {
         self.host.dead_letters.lock().has_retries()
+    }
+
+    fn close(&self, key: &Key, why: DeactivationReason) {
+        if let Some(slot) = self.catalog.get(key.as_str()) {
+            slot.request_deactivation(why);
+        }
+    }
+
+    fn is_live(&self, key: &Key) -> bool {
+        let phase = self.catalog.get(key.as_str()).map(|slot| slot.word.snapshot().phase());
+        matches!(phase, Some(Phase::Activating | Phase::Active))
     }
 
     fn close_all(&self, why: DeactivationReason) {

@@ -10,6 +10,7 @@
 //! - [`dead_letters`], [`backoff`]: what becomes of messages that fail, and when they are tried again
 //! - `catalog`, [`pressure`]: which actors a silo has, and which leave first when it has too many
 //! - [`guards`]: circuit breaker, rate limit, mailbox bounds
+//! - [`supervision`]: children, and what happens to an actor that fails
 //! - [`streams`], `prewarm`: publishing, and activating ahead of the first message
 //! - [`runtime`], [`grid`]: starting and stopping, and the handle on it all
 
@@ -31,6 +32,7 @@ mod prewarm;
 pub mod runtime;
 mod services;
 pub mod streams;
+pub mod supervision;
 mod sweep;
 pub mod timers;
 pub mod turn;
@@ -45,4 +47,8 @@ pub use error::{ActivationCause, ActivationError, CallChain, CallError};
 pub use grid::{Grid, Published};
 pub use runtime::{Runtime, RuntimeBuilder, Shutdown, StartError};
 pub use streams::PublishError;
+pub use supervision::{
+    ChildFailure, ChildState, ChildStatus, Directive, FailureCause, Halted, Orphans, SpawnError, Strategy,
+    SuperviseSpec,
+};
 pub use timers::{Schedule, Timer, TimerError};

@@ -27,6 +27,7 @@ use crate::pressure::{Bounds, MemoryGauge, Pressure};
 use crate::prewarm::Prewarmer;
 use crate::services::{Lanes, Services, TICK, Tenants};
 use crate::streams::{Found, StreamTypeConflict, Streams, Subscriptions};
+use crate::supervision::Supervision;
 use crate::sweep::Sweeper;
 use crate::timers::Timers;
 use crate::turn::Executor;
@@ -224,6 +225,7 @@ impl RuntimeBuilder {
             tenants: Tenants::default(),
             prewarmer,
             streams: Streams::default(),
+            supervision: Supervision::default(),
             own_runtimes: Mutex::new(own),
         });
 
@@ -330,6 +332,7 @@ fn stop_all(services: &Services, hosts: &Hosts) {
     services.draining.store(true, Ordering::SeqCst);
     services.stopped.store(true, Ordering::SeqCst);
     services.stop_signal.send_replace(true);
+    services.supervision.revise();
     for host in hosts.all() {
         host.stop_all();
     }
@@ -465,6 +468,8 @@ impl Runtime {
             for host in self.hosts.all() {
                 host.close_all(DeactivationReason::Shutdown);
             }
+            // Restarts whose time has not come are given up.
+            self.services.supervision.revise();
             if self.services.activations.load(Ordering::Acquire) == 0 {
                 return;
             }

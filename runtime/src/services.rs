@@ -18,6 +18,7 @@ use crate::actor::DeactivationReason;
 use crate::pressure::Pressure;
 use crate::prewarm::Prewarmer;
 use crate::streams::Streams;
+use crate::supervision::Supervision;
 use crate::turn::{AnySlot, Executor};
 
 /// How finely idle time is measured: a call writes nothing but a changed tick.
@@ -56,6 +57,7 @@ pub(crate) struct Services {
     pub(crate) tenants: Tenants,
     pub(crate) prewarmer: Prewarmer,
     pub(crate) streams: Streams,
+    pub(crate) supervision: Supervision,
     /// Runtimes that the silo made for itself; taken when it stops.
     pub(crate) own_runtimes: Mutex<Vec<TokioRuntime>>,
 }

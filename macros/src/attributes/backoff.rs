@@ -20,12 +20,15 @@ impl Backoff {
     pub(super) fn read(meta: &ParseNestedMeta<'_>) -> Result<Self> {
         let text: LitStr = meta.value()?.parse()?;
         let value = text.value();
+        if value == "none" {
+            return Ok(Self { first: Duration::ZERO, max: Duration::ZERO });
+        }
         let parsed = value
             .split_once("..")
             .and_then(|(first, max)| Some(Self { first: parse_duration(first)?, max: parse_duration(max)? }));
         let sensible = parsed.filter(|backoff| !backoff.first.is_zero() && backoff.first <= backoff.max);
         sensible.ok_or_else(|| {
-            let advice = "a backoff is the first and the longest wait, such as \"100ms..30s\"";
+            let advice = "a backoff is the first and the longest wait, such as \"100ms..30s\", or \"none\"";
             Error::new(text.span(), advice)
         })
     }

@@ -233,12 +233,12 @@ where
         Ok(Poll::Ready(answer)) => {
             // SAFETY: see above.
             unsafe { *reply = Some(answer.map_err(CallError::Actor)) };
-            Polled::Done { panicked: false }
+            Polled::Done
         }
         Err(payload) => {
             // SAFETY: see above.
             unsafe { bury::<A, M, F, R>(header, payload) };
-            Polled::Done { panicked: true }
+            Polled::Done
         }
     }
 }
@@ -254,7 +254,9 @@ unsafe fn bury<A: Actor, M: Method<A>, F, R>(header: NonNull<Header>, payload: B
     unsafe {
         let actor = header.as_ref().slot().id();
         let method = header.as_ref().vtable.method;
-        fail::<A, M, F, R>(header, CallError::Panicked(Box::new(Panicked { actor, method, message })));
+        let details = Panicked { actor, method, message };
+        header.as_ref().slot().turn_panicked(&details, header.as_ref().one_way || M::WATCHED);
+        fail::<A, M, F, R>(header, CallError::Panicked(Box::new(details)));
     }
 }
 
@@ -460,7 +462,7 @@ where
     // SAFETY: the one count that the block was made with.
     let task = TaskRef(header);
     if let Err(payload) = polled {
-        let details = task.bury_inline(payload);
+        let details = task.bury_inline(payload, M::WATCHED);
         task.end_inline(local, carries_nothing, Layout::new::<Task<A, M, F, R>>());
         return Inline::Panicked(details);
     }
@@ -478,12 +480,14 @@ where
 impl TaskRef {
     /// Ends a turn that panicked in its inline poll.
     #[cold]
-    fn bury_inline(&self, payload: Box<dyn Any + Send>) -> Box<Panicked> {
+    fn bury_inline(&self, payload: Box<dyn Any + Send>, has_letter: bool) -> Box<Panicked> {
         let message = panic_message(payload);
         let actor = self.slot().id();
         // SAFETY: the stage is still this thread's.
         unsafe { (self.header().vtable.discard)(self.0) };
-        Box::new(Panicked { actor, method: self.method(), message })
+        let details = Box::new(Panicked { actor, method: self.method(), message });
+        self.slot().turn_panicked(&details, has_letter);
+        details
     }
 
     /// Lets go of a turn that ended in its inline poll.

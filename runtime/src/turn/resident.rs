@@ -52,6 +52,17 @@ impl<A: Actor> Resident<A> {
         }
     }
 
+    /// The slot is empty, and another activation of it begins in the same place: what waits goes on waiting, and a
+    /// device lease is kept.
+    pub(crate) fn begin_again(&mut self) {
+        self.slot.end_timers();
+        self.empty();
+        let mut mailbox = self.slot.mailbox.lock();
+        let extra = mailbox.extra();
+        (extra.close_reason, extra.torn_since) = (None, None);
+        self.slot.word.begin_again();
+    }
+
     /// The slot is empty again. With `failure`, every message that waits ends in it; otherwise they begin the
     /// next activation.
     pub(crate) fn settle_vacant(mut self, failure: Option<&dyn Fn() -> Failure>) {

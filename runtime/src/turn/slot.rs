@@ -24,10 +24,11 @@ use quark_devices::lease::DeviceLease;
 use crate::actor::{Actor, DeactivationReason};
 use crate::chain;
 use crate::context::DeviceAbsent;
-use crate::error::{CallError, StopCause};
+use crate::error::{CallError, Panicked, StopCause};
 use crate::grid::Grid;
 use crate::guards::Outlook;
 use crate::host::Host;
+use crate::supervision::{self, Supervisor};
 use crate::turn::block::with_local;
 use crate::turn::cell::{ActorAddress, ActorCell, Sole};
 use crate::turn::mailbox::Mailbox;
@@ -59,6 +60,11 @@ pub(crate) trait AnySlot: Send + Sync + 'static {
     fn shared(&self) -> Arc<dyn AnySlot>;
     /// The same, to be taken for what it is.
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
+    /// A turn that holds its part of the actor panicked. Its supervisor decides whether the actor, which may be
+    /// torn, takes another one; `has_letter` says that the message left a dead letter of its own.
+    fn turn_panicked(&self, details: &Panicked, has_letter: bool);
+    /// What its type does about its children.
+    fn supervisor(&self) -> Supervisor;
     /// Takes back what `lender` lent last.
     fn close_lend(&self, lender: &TaskRef);
     fn device(&self) -> Result<Arc<DeviceLease>, DeviceAbsent>;
@@ -179,13 +185,6 @@ impl<A: Actor> Slot<A> {
         }
     }
 
-    /// The same for a turn that panicked.
-    #[cold]
-    pub(crate) fn release_poisoned(&self, hold: Hold) {
-        self.poison();
-        self.release(hold);
-    }
-
     /// A turn that began on its caller's thread goes on without it.
     #[cold]
     pub(crate) fn hand_over(self: &Arc<Self>, turn: TaskRef) {
@@ -260,13 +259,6 @@ impl<A: Actor> Slot<A> {
         }
     }
 
-    /// A turn panicked: its actor may be torn and must not take another turn.
-    #[cold]
-    fn poison(&self) {
-        self.host.note_end(Outlook::Failed);
-        self.request_deactivation(DeactivationReason::Panicked);
-    }
-
     /// How many messages wait.
     pub(crate) fn queued(&self) -> u32 {
         self.mailbox.lock().length
@@ -323,6 +315,16 @@ impl<A: Actor> AnySlot for Slot<A> {
 
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
         self
+    }
+
+    #[cold]
+    fn turn_panicked(&self, details: &Panicked, has_letter: bool) {
+        self.host.note_end(Outlook::Failed);
+        supervision::turn_panicked(self, details, has_letter);
+    }
+
+    fn supervisor(&self) -> Supervisor {
+        supervision::supervisor_of::<A>()
     }
 
     fn close_lend(&self, lender: &TaskRef) {

@@ -61,7 +61,7 @@ pub(crate) enum Hold {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Polled {
     Pending,
-    Done { panicked: bool },
+    Done,
 }
 
 /// Where a turn's chain goes on.
@@ -293,7 +293,7 @@ impl TaskRef {
         if let Some(cause) = cause {
             let details = Stopped { actor: self.slot().id(), method: self.method(), cause };
             self.fail_running(CallError::Stopped(Box::new(details)));
-            return Polled::Done { panicked: false };
+            return Polled::Done;
         }
         // SAFETY: the state is `RUNNING`, and this thread is the one that runs.
         unsafe { (header.vtable.poll)(self.0) }

@@ -218,6 +218,11 @@ impl Word {
         self.settle(PHASE | WRITER | CLOSE, Phase::Vacant)
     }
 
+    /// Leaves a deactivation, or an activation that failed, for another activation of the same slot.
+    pub(crate) fn begin_again(&self) {
+        self.settle(PHASE | CLOSE, Phase::Activating);
+    }
+
     fn settle(&self, clear: u32, phase: Phase) -> Snapshot {
         let settled = self.update(|word| Some((word & !clear) | phase.bits()));
         settled.unwrap_or_else(|past| past)

@@ -66,12 +66,7 @@ impl<A: Actor> Slot<A> {
                         self.attach(&turn);
                         return self.pause(&turn);
                     }
-                    Polled::Done { panicked } => {
-                        last = Some(turn);
-                        if panicked {
-                            self.poison();
-                        }
-                    }
+                    Polled::Done => last = Some(turn),
                 }
             }
             ran += 1;

@@ -68,12 +68,9 @@ impl<A: Actor> Slot<A> {
     pub(super) fn poll_ended(&self, turn: &TaskRef, polled: Polled) {
         match polled {
             Polled::Pending => self.pause(turn),
-            Polled::Done { panicked } => {
+            Polled::Done => {
                 if Self::is_attached(turn) {
                     self.detach(turn);
-                }
-                if panicked {
-                    self.poison();
                 }
                 // Before the next turn begins, lest a call of this turn's chain pass for one that waits here.
                 turn.end_chain();

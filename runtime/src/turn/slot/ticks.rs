@@ -5,6 +5,7 @@ use std::mem;
 use super::Slot;
 use crate::actor::{Actor, DeactivationReason};
 use crate::error::CallError;
+use crate::supervision;
 use crate::turn::AnySlot;
 
 impl<A: Actor> Slot<A> {
@@ -37,12 +38,13 @@ impl<A: Actor> Slot<A> {
         }
     }
 
-    /// Whether a timer keeps the actor active.
+    /// Whether a timer, or a child in use, keeps the actor active.
     pub(crate) fn is_kept(&self) -> bool {
         self.mailbox().extra.as_ref().is_some_and(|extra| extra.timers.keep_active())
+            || supervision::has_live_children(&self.host, &self.key)
     }
 
-    /// Deactivates an actor that nobody has used for its idle time, unless a timer keeps it.
+    /// Deactivates an actor that nobody has used for its idle time, unless something keeps it.
     pub(crate) fn deactivate_idle(&self) {
         if self.is_kept() {
             // Looked at again after another idle time.

@@ -1,0 +1,10 @@
+use quark::prelude::*;
+
+#[derive(Actor)]
+#[actor(root(strategy = "all_for_one"))]
+struct Boss;
+
+#[methods]
+impl Boss {}
+
+fn main() {}

@@ -1,0 +1,10 @@
+use quark::prelude::*;
+
+#[derive(Actor)]
+#[actor(supervise(on_activation = "resume"))]
+struct Boss;
+
+#[methods]
+impl Boss {}
+
+fn main() {}

@@ -1,0 +1,10 @@
+use quark::prelude::*;
+
+#[derive(Actor)]
+#[actor(supervise(retries = 3))]
+struct Boss;
+
+#[methods]
+impl Boss {}
+
+fn main() {}
