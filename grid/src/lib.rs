@@ -54,8 +54,8 @@ pub use quark_runtime::guards;
 pub use quark_runtime::{
     ActivationCause, ActivationError, Call, CallChain, CallError, ChildFailure, ChildState, ChildStatus, Cx,
     DeactivationReason, DeadCause, DeadLetter, DeadLetters, DeviceAbsent, Directive, FailureCause, Grid,
-    Halted, PublishError, Published, ReplayError, Replayed, RequestContext, Schedule, Shutdown, SpawnError,
-    Timer, TimerError, TraceParent,
+    Halted, PublishError, Published, ReplayError, Replayed, RequestContext, Schedule, SharedCall, Shutdown,
+    SpawnError, Timer, TimerError, TraceParent,
 };
 pub use silo::{Silo, SiloBuilder, StartError};
 
@@ -82,6 +82,7 @@ pub mod macro_support {
         Actor, ActorSpec, Create, DeactivationReason, HookError, Method, MethodSpec, Methods, PrewarmSpec,
         Reference, ResultLike,
     };
+    pub use quark_runtime::coalesce::{Answerable, Coalesced, Comparable};
     pub use quark_runtime::dead_letters::{
         CannotCopy, CannotShow, Copies, DeadLetterSpec, IsCopied, NotCopied, Shown,
     };
@@ -89,7 +90,7 @@ pub mod macro_support {
     pub use quark_runtime::streams::Subscriptions;
     pub use quark_runtime::supervision::{ChildFailure, Directive, Orphans, Strategy, SuperviseSpec};
     pub use quark_runtime::turn::{Exclusive, Shared, TurnMode};
-    pub use quark_runtime::{ActorRef, Backoff, Call, Cx};
+    pub use quark_runtime::{ActorRef, Backoff, Call, Cx, SharedCall};
 }
 
 /// The README's code is compiled and run with the documentation's.

@@ -53,6 +53,8 @@ pub fn derive_actor(input: TokenStream) -> TokenStream {
 /// - `#[on_child_failure]` marks a function that decides what happens to a child that failed:
 ///   `fn decide(failure: &ChildFailure) -> Directive`.
 /// - `#[no_dead_letters]` keeps a method's messages out of the dead letters of a type that keeps them.
+/// - `#[coalesce]` on a method joins identical calls that are under way at the same time into one run; its arguments
+///   are `Clone + Eq + Hash`, its answer and error `Clone + Send + Sync`.
 /// - Everything else is a private helper.
 #[proc_macro_attribute]
 pub fn methods(arguments: TokenStream, input: TokenStream) -> TokenStream {

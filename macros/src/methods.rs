@@ -1,5 +1,6 @@
 //! `#[methods]`: each `pub async fn` becomes a message type and a method of the typed reference.
 
+mod coalesce;
 mod letters;
 mod supervisor;
 
@@ -139,6 +140,8 @@ struct Turn {
     output: ReturnType,
     /// Whether its messages may be kept as dead letters.
     kept: bool,
+    /// Whether its identical calls are joined.
+    coalesced: bool,
 }
 
 impl Found {
@@ -147,6 +150,7 @@ impl Found {
             function.attrs.iter().filter(|attribute| is_mark(attribute)).cloned().collect();
         function.attrs.retain(|attribute| !is_mark(attribute));
         let kept = !letters::opts_out(function)?;
+        let coalesced = coalesce::joins(function)?;
         let turns_before = self.turns.len();
         let name = function.sig.ident.clone();
         match marks.as_slice() {
@@ -196,9 +200,14 @@ impl Found {
             [_, second, ..] => Err(Error::new_spanned(second, "a method is one of hook and stream handler")),
         }?;
         match self.turns.get_mut(turns_before) {
-            Some(turn) => turn.kept = kept,
-            None if kept => {}
-            None => {
+            Some(turn) if turn.public || !coalesced => (turn.kept, turn.coalesced) = (kept, coalesced),
+            _ if coalesced => {
+                let advice = "#[coalesce] joins calls, so it stands on a method that can be called: make it \
+                              `pub async fn`";
+                return Err(Error::new_spanned(&name, advice));
+            }
+            _ if kept => {}
+            _ => {
                 let advice = "#[no_dead_letters] stands on a method that takes messages; this is none";
                 return Err(Error::new_spanned(&name, advice));
             }
@@ -379,6 +388,7 @@ impl Turn {
             cx_at,
             output: signature.output.clone(),
             kept: true,
+            coalesced: false,
         })
     }
 
@@ -432,6 +442,7 @@ impl Turn {
                 };
             }
         });
+        let coalesced = self.coalesced(actor, quark);
         let letter = self.letter(quark);
         let demand_copies = self.demand_copies(actor, quark);
         let body = if self.returns_result() { call } else { quote!(::core::result::Result::Ok(#call)) };
@@ -440,6 +451,8 @@ impl Turn {
             #demand_copies
 
             pub struct #message { #(#fields),* }
+
+            #coalesced
 
             #[automatically_derived]
             impl #quark::Method<#actor> for #message {
@@ -466,11 +479,16 @@ impl Turn {
         let Self { name, message, docs, parameters, .. } = self;
         let inputs = parameters.iter().map(|(name, input)| quote!(#name: #input));
         let names = parameters.iter().map(|(name, _)| name);
+        let (call, begin) = if self.coalesced {
+            (quote!(SharedCall), quote!(shared_call))
+        } else {
+            (quote!(Call), quote!(call))
+        };
         quote! {
             #(#docs)*
             #[inline]
-            pub fn #name(&self, #(#inputs),*) -> #quark::Call<'_, #actor, #message> {
-                self.0.call(#message { #(#names),* })
+            pub fn #name(&self, #(#inputs),*) -> #quark::#call<'_, #actor, #message> {
+                self.0.#begin(#message { #(#names),* })
             }
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::actor::{Actor, Method};
 use crate::call::Call;
+use crate::coalesce::{Coalesced, SharedCall};
 use crate::turn::Slot;
 
 /// A reference to one actor. The macros wrap it into the typed reference with the actor's methods.
@@ -23,6 +24,12 @@ impl<A: Actor> ActorRef<A> {
     #[inline]
     pub fn call<M: Method<A>>(&self, message: M) -> Call<'_, A, M> {
         Call::new(self, message)
+    }
+
+    /// A call that shares its run with identical ones.
+    #[inline]
+    pub fn shared_call<M: Coalesced<A>>(&self, message: M) -> SharedCall<'_, A, M> {
+        SharedCall::new(self, message)
     }
 
     /// Asks the actor to deactivate as soon as no turn runs on it.

@@ -21,25 +21,42 @@ use crate::turn::block::{self, run_inline, with_local};
 use crate::turn::local::Local;
 use crate::turn::{AnySlot, Blocked, Hold, INLINE_DEPTH_MAX, Inline, Phase, Slot, Ticket, TurnMode};
 
+/// How long a call waits for its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limit {
+    /// As long as the turn that it comes from.
+    Inherited,
+    /// No longer than this either.
+    Within(Duration),
+    /// For ever, whatever it comes from.
+    None,
+}
+
 /// A call that has not begun. Await it for the answer, or [`tell`](Call::tell) it and go on.
 #[must_use = "a call does nothing until it is awaited or told"]
 pub struct Call<'r, A: Actor, M: Method<A>> {
     target: &'r ActorRef<A>,
     message: M,
-    timeout: Option<Duration>,
+    limit: Limit,
     context: Option<Arc<RequestContext>>,
 }
 
 impl<'r, A: Actor, M: Method<A>> Call<'r, A, M> {
     #[inline]
     pub(crate) fn new(target: &'r ActorRef<A>, message: M) -> Self {
-        Self { target, message, timeout: None, context: None }
+        Self { target, message, limit: Limit::Inherited, context: None }
     }
 
     /// Waits no longer than this for the answer, counted from when the call is first polled. Calls that the
     /// method makes in its turn inherit what is left. No timer is armed unless the answer takes a wait.
     pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
+        self.limit = Limit::Within(timeout);
+        self
+    }
+
+    /// Waits for as long as it takes, also where the current turn has a deadline.
+    pub(crate) fn without_deadline(mut self) -> Self {
+        self.limit = Limit::None;
         self
     }
 
@@ -78,7 +95,7 @@ impl<'r, A: Actor, M: Method<A>> IntoFuture for Call<'r, A, M> {
         Ask {
             target: self.target,
             message: Some(self.message),
-            timeout: self.timeout,
+            limit: self.limit,
             context: self.context,
             waiting: None,
         }
@@ -93,7 +110,7 @@ pub struct Ask<'r, A: Actor, M: Method<A>> {
     target: &'r ActorRef<A>,
     /// There until the call begins.
     message: Option<M>,
-    timeout: Option<Duration>,
+    limit: Limit,
     context: Option<Arc<RequestContext>>,
     /// There from when the call waits until it is answered.
     waiting: Option<Waiting<M::Ok, M::Error>>,
@@ -141,9 +158,9 @@ impl<A: Actor, M: Method<A>> Future for Ask<'_, A, M> {
         let Some(message) = this.message.take() else { return Poll::Pending };
         let Some(slot) = this.target.slot() else { return Poll::Ready(Err(not_hosted::<A>().widen())) };
         let waiting = &mut this.waiting;
-        let (context, timeout) = (this.context.take(), this.timeout);
+        let (context, limit) = (this.context.take(), this.limit);
         let begun = with_local(|local| {
-            let request = request(local, slot, context, timeout);
+            let request = request(local, slot, context, limit);
             if const { keeps_asks::<A>() } {
                 let watched = Watched::new(slot, message, Past::asked());
                 return begin(local, slot, watched, request, waiting);
@@ -418,13 +435,13 @@ fn request<A: Actor>(
     local: &Local,
     slot: &Slot<A>,
     context: Option<Arc<RequestContext>>,
-    timeout: Option<Duration>,
+    limit: Limit,
 ) -> Request {
     let inherited = inherited(local);
-    if context.is_none() && timeout.is_none() {
+    if context.is_none() && limit == Limit::Inherited {
         return inherited;
     }
-    own_request(&inherited, &*slot.host.services.clock, context, timeout)
+    own_request(&inherited, &*slot.host.services.clock, context, limit)
 }
 
 #[cold]
@@ -432,12 +449,12 @@ fn own_request(
     inherited: &Request,
     clock: &dyn Clock,
     context: Option<Arc<RequestContext>>,
-    timeout: Option<Duration>,
+    limit: Limit,
 ) -> Request {
-    let own = timeout.and_then(|timeout| clock.now().checked_add(timeout));
-    let deadline = match (own, inherited.deadline()) {
-        (Some(own), Some(outer)) => Some(own.min(outer)),
-        (own, outer) => own.or(outer),
+    let deadline = match limit {
+        Limit::Inherited => inherited.deadline(),
+        Limit::Within(time) => clock.now().checked_add(time).into_iter().chain(inherited.deadline()).min(),
+        Limit::None => None,
     };
     Request::new(context.or_else(|| inherited.context().cloned()), deadline)
 }
@@ -446,6 +463,11 @@ fn own_request(
 #[inline(always)]
 fn inherited(local: &Local) -> Request {
     block::current_request(local).unwrap_or_default()
+}
+
+/// When the turn that is being polled on this thread must have its answers.
+pub(crate) fn inherited_deadline() -> Option<Duration> {
+    with_local(inherited).deadline()
 }
 
 /// Whether the type's asks are kept beside their turns for the dead letters.

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use crate::actor::{Actor, ActorSpec, DeactivationReason, HookError};
 use crate::catalog::{Catalog, Verdict};
+use crate::coalesce::{AllRuns, Coalesced, Runs};
 use crate::dead_letters::{self, Queue, Stored};
 use crate::error::{ActivationCause, ActivationError};
 use crate::grid::{Grid, Hosts};
@@ -39,6 +40,7 @@ pub(crate) struct Host<A: Actor> {
     pub(crate) spec: ActorSpec,
     factory: Factory<A>,
     methods: Box<[MethodSpeed]>,
+    runs: AllRuns,
     pub(crate) dead_letters: Mutex<Queue<Box<dyn Stored<A>>>>,
     pub(crate) services: Arc<Services>,
     guards: Guards,
@@ -113,6 +115,7 @@ impl<A: Actor> Host<A> {
             factory,
             dead_letters: Mutex::new(Queue::new(A::SPEC.dead_letters.unwrap_or_default())),
             methods: A::METHODS.iter().map(|_| MethodSpeed::default()).collect(),
+            runs: AllRuns::of(A::METHODS.len()),
             services,
             hosts,
             space: Notify::new(),
@@ -172,6 +175,11 @@ impl<A: Actor> Host<A> {
 
     pub(crate) fn is_draining(&self) -> bool {
         self.services.is_draining()
+    }
+
+    /// The runs of a method whose identical calls are joined.
+    pub(crate) fn runs<M: Coalesced<A>>(&self) -> &Runs<A, M> {
+        self.runs.of_method()
     }
 
     pub(crate) fn guards(&self) -> &Guards {

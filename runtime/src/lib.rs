@@ -9,6 +9,7 @@
 //! - `timers`: everything that waits for a moment
 //! - [`dead_letters`], [`backoff`]: what becomes of messages that fail, and when they are tried again
 //! - `catalog`, [`pressure`]: which actors a silo has, and which leave first when it has too many
+//! - [`coalesce`]: identical calls that become one run
 //! - [`guards`]: circuit breaker, rate limit, mailbox bounds
 //! - [`supervision`]: children, and what happens to an actor that fails
 //! - [`streams`], `prewarm`: publishing, and activating ahead of the first message
@@ -21,6 +22,7 @@ pub mod backoff;
 pub mod call;
 mod catalog;
 mod chain;
+pub mod coalesce;
 pub mod context;
 pub mod dead_letters;
 pub mod error;
@@ -41,6 +43,7 @@ pub use actor::{Actor, ActorSpec, Create, DeactivationReason, HookError, Method,
 pub use actor_ref::ActorRef;
 pub use backoff::Backoff;
 pub use call::{Ask, Call};
+pub use coalesce::SharedCall;
 pub use context::{Cx, DeviceAbsent, RequestContext, TraceParent};
 pub use dead_letters::{DeadCause, DeadLetter, DeadLetterSpec, DeadLetters, LetterId, ReplayError, Replayed};
 pub use error::{ActivationCause, ActivationError, CallChain, CallError};

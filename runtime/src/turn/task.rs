@@ -28,6 +28,8 @@ use std::ptr::{self, NonNull};
 use std::sync::{Arc, OnceLock};
 use std::task::{RawWaker, RawWakerVTable, Waker};
 
+use quark_base::ActorId;
+
 use crate::actor::{Actor, Method};
 use crate::chain::{Ancestor, ChainLink, Visit, walk_links};
 use crate::context::Cx;
@@ -424,6 +426,19 @@ impl TaskRef {
         // SAFETY: called by the turn itself while it is polled; only addresses are computed.
         let (start, end) = unsafe { (self.header().vtable.future_range)(self.0) };
         (start..end).contains(&address)
+    }
+
+    /// Whether the turn that is being polled on this thread, or one that waits for it, runs on `actor`.
+    pub(crate) fn chain_passes(actor: &ActorId) -> bool {
+        let current = with_local(|local| local.current.get());
+        let mut passes = false;
+        let mut visit = |_: Ancestor, slot: &dyn AnySlot| {
+            passes = slot.id() == *actor;
+            !passes
+        };
+        // SAFETY: the current turn is null, or being polled on this thread.
+        unsafe { walk_stack(current, &mut visit) };
+        passes
     }
 
     /// The turn that is being polled on this thread, if it is the one that `cx` belongs to.
