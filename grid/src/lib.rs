@@ -55,7 +55,7 @@ pub use quark_runtime::{
     ActivationCause, ActivationError, Call, CallChain, CallError, ChildFailure, ChildState, ChildStatus, Cx,
     DeactivationReason, DeadCause, DeadLetter, DeadLetters, DeviceAbsent, Directive, FailureCause, Grid,
     Halted, PublishError, Published, ReplayError, Replayed, RequestContext, Schedule, SharedCall, Shutdown,
-    SpawnError, Timer, TimerError, TraceParent,
+    SpawnError, StuckState, StuckTurn, Timer, TimerError, TraceParent,
 };
 pub use silo::{Silo, SiloBuilder, StartError};
 

@@ -24,6 +24,7 @@ pub(crate) struct ActorAttributes {
     pub(crate) idle: Option<Duration>,
     pub(crate) mailbox: Option<u32>,
     pub(crate) activation_limit: Option<Duration>,
+    pub(crate) turn_limit: Option<Duration>,
     pub(crate) factory: bool,
     pub(crate) gpu: Option<Gpu>,
     pub(crate) prewarm: Vec<Prewarm>,
@@ -50,7 +51,7 @@ pub(crate) struct Prewarm {
     confidence: f64,
 }
 
-const KEYS: &str = "name, idle, mailbox, activation_limit, factory, gpu(…), prewarm(…), dead_letters(…), \
+const KEYS: &str = "name, idle, mailbox, activation_limit, turn_limit, factory, gpu(…), prewarm(…), dead_letters(…), \
                     supervise(…), root(…), \
                     breaker(…), rate_limit(…) or overflow";
 
@@ -87,6 +88,7 @@ impl ActorAttributes {
             }
             "idle" => once(meta, &mut self.idle, duration(meta)?),
             "activation_limit" => once(meta, &mut self.activation_limit, duration(meta)?),
+            "turn_limit" => once(meta, &mut self.turn_limit, duration(meta)?),
             "breaker" | "rate_limit" | "overflow" => self.guards.take(&key, meta),
             "mailbox" if !meta.input.peek(Token![=]) => self.guards.take(&key, meta),
             "mailbox" => {

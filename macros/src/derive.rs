@@ -72,6 +72,10 @@ fn spec(attributes: &ActorAttributes, actor: &syn::Ident, quark: &TokenStream) -
         let limit = duration_tokens(limit);
         fields.extend(quote!(activation_limit: #limit,));
     }
+    if let Some(limit) = attributes.turn_limit {
+        let limit = duration_tokens(limit);
+        fields.extend(quote!(turn_limit: #limit,));
+    }
     if let Some(mailbox) = attributes.mailbox {
         fields.extend(quote!(mailbox: #mailbox,));
     }

@@ -16,6 +16,7 @@ use crate::guards::Guards;
 use crate::streams::Subscriptions;
 use crate::supervision::{ChildFailure, Directive, SuperviseSpec};
 use crate::turn::TurnMode;
+use crate::watchdog::TURN_LIMIT;
 
 /// An actor type. `#[derive(Actor)]` implements it.
 #[diagnostic::on_unimplemented(
@@ -177,6 +178,8 @@ pub struct ActorSpec {
     pub mailbox: u32,
     /// How long an activation may take.
     pub activation_limit: Duration,
+    /// From which age the watchdog names a turn.
+    pub turn_limit: Duration,
     /// What device it needs.
     pub gpu: Option<GpuNeed>,
     /// When to activate it ahead of its first message.
@@ -209,6 +212,7 @@ impl ActorSpec {
             idle: Self::IDLE,
             mailbox: Self::MAILBOX,
             activation_limit: Self::ACTIVATION_LIMIT,
+            turn_limit: TURN_LIMIT,
             gpu: None,
             prewarm: &[],
             dead_letters: None,

@@ -17,6 +17,7 @@ use crate::host::{AnyHost, Hosted};
 use crate::services::Services;
 use crate::streams::PublishError;
 use crate::supervision::{self, ChildStatus};
+use crate::watchdog::{STUCK_LISTED_MAX, StuckTurn};
 
 /// The actor types of one silo.
 pub(crate) struct Hosts {
@@ -152,6 +153,15 @@ impl Grid {
             let slot = key.with_key(|key| host.slot(key));
             crate::turn::AnySlot::request_deactivation(&*slot, crate::actor::DeactivationReason::Requested);
         }
+    }
+
+    /// The turns that have lasted longer than their types' `turn_limit`, as the silo's last look found them; at most
+    /// [`STUCK_LISTED_MAX`].
+    pub fn stuck_turns(&self) -> Vec<StuckTurn> {
+        let Some(services) = &self.hosts.services else { return Vec::new() };
+        let tick = services.tick.load(Ordering::Relaxed);
+        let stuck = self.hosts.all().flat_map(|host| host.stuck_turns(tick, STUCK_LISTED_MAX));
+        stuck.take(STUCK_LISTED_MAX).collect()
     }
 
     /// What the silo is doing, for reports.

@@ -18,10 +18,11 @@ use crate::error::{ActivationCause, ActivationError};
 use crate::grid::{Grid, Hosts};
 use crate::guards::{BreakerState, Gate, Guards, Outlook};
 use crate::pressure::Look;
-use crate::services::{Services, TICK};
+use crate::services::Services;
 use crate::turn::block::panic_message;
 use crate::turn::local::Local;
 use crate::turn::{AnySlot, Phase, Slot};
+use crate::watchdog::{StuckTurn, ticks};
 
 /// A method whose polls take longer than this on average is not run on its caller's thread: a caller's timeout,
 /// `select!` and fan-out over many actors would lose their meaning. Ten thousand times the cost of the call
@@ -170,7 +171,12 @@ impl<A: Actor> Host<A> {
 
     /// The type's idle time in ticks.
     fn idle_ticks(&self) -> u32 {
-        (self.spec.idle.as_millis() / TICK.as_millis()).clamp(1, u32::MAX.into()) as u32
+        ticks(self.spec.idle)
+    }
+
+    /// From which age in ticks a turn is worth a warning.
+    pub(crate) fn turn_limit_ticks(&self) -> u32 {
+        ticks(self.spec.turn_limit)
     }
 
     pub(crate) fn is_draining(&self) -> bool {
@@ -249,6 +255,8 @@ pub(crate) trait AnyHost: Send + Sync + 'static {
     fn sweep(&self, look: &mut Look);
     /// How many ticks after `tick` a sweep may find something to do, as far as can be said now.
     fn sweep_matters_in(&self, tick: u32) -> Option<u32>;
+    /// The turns that have lasted too long, at most `max`.
+    fn stuck_turns(&self, tick: u32, max: usize) -> Vec<StuckTurn>;
     /// Whether dead letters wait to be sent again.
     fn has_retries(&self) -> bool;
     /// Asks for the deactivation of one actor, if it is active or about to be.
@@ -295,6 +303,9 @@ impl<A: Actor> Hosted<A> {
     /// Looks after one slot at the tick of `look`.
     fn look_at(&self, slot: &Arc<Slot<A>>, look: &mut Look, idle: u32) -> Verdict {
         let seen = slot.word.snapshot();
+        if seen.has_turns() {
+            slot.watch_turns(seen, look.tick);
+        }
         match seen.phase() {
             Phase::Vacant => return Verdict::Vacant,
             Phase::Active if seen.wants_close() => slot.end_torn_turns(look.tick),
@@ -368,11 +379,25 @@ impl<A: Actor> AnyHost for Hosted<A> {
                     let unused = tick.wrapping_sub(slot.last_used.load(Ordering::Relaxed));
                     idle.saturating_sub(unused).max(1)
                 }
+                Phase::Active => match slot.watch_matters_in(tick) {
+                    Some(left) => left,
+                    None => return,
+                },
                 _ => return,
             };
             soonest = Some(soonest.map_or(left, |soonest| soonest.min(left)));
         });
         soonest
+    }
+
+    fn stuck_turns(&self, tick: u32, max: usize) -> Vec<StuckTurn> {
+        let mut stuck = Vec::new();
+        self.catalog.for_each(|slot| {
+            if stuck.len() < max && slot.word.snapshot().has_turns() {
+                stuck.extend(slot.stuck_turns(tick));
+            }
+        });
+        stuck
     }
 
     fn has_retries(&self) -> bool {

@@ -6,7 +6,7 @@
 //! - [`actor`], [`actor_ref`], [`call`], [`context`], [`error`]: what users and their macros see
 //! - [`turn`]: how a message runs: word, slot, task, executor, loan. All of the runtime's `unsafe`
 //! - `activation`, `host`, `services`, `sweep`: how actors come and go, per type and per silo
-//! - `timers`: everything that waits for a moment
+//! - [`timers`], [`watchdog`]: everything that waits for a moment; turns that do not end
 //! - [`dead_letters`], [`backoff`]: what becomes of messages that fail, and when they are tried again
 //! - `catalog`, [`pressure`]: which actors a silo has, and which leave first when it has too many
 //! - [`coalesce`]: identical calls that become one run
@@ -38,6 +38,7 @@ pub mod supervision;
 mod sweep;
 pub mod timers;
 pub mod turn;
+pub mod watchdog;
 
 pub use actor::{Actor, ActorSpec, Create, DeactivationReason, HookError, Method, Methods, ToKey};
 pub use actor_ref::ActorRef;
@@ -55,3 +56,4 @@ pub use supervision::{
     SuperviseSpec,
 };
 pub use timers::{Schedule, Timer, TimerError};
+pub use watchdog::{StuckState, StuckTurn};

@@ -53,6 +53,9 @@ impl Sweeper {
         for actor in services.prewarmer.expire() {
             hosts.end_prewarm(&actor);
         }
+        for executor in services.executors() {
+            executor.observe(tick);
+        }
         let actors = services.staying();
         let mut look = services.pressure.begin(tick, services.clock.now(), actors);
         for host in hosts.all() {

@@ -24,6 +24,7 @@ mod resident;
 mod slot;
 mod sync;
 mod task;
+mod visit;
 mod word;
 
 pub(crate) use block::{Inline, Ticket};

@@ -16,6 +16,7 @@ use crate::error::StopCause;
 use crate::timers::Timers;
 use crate::turn::block::panic_message;
 use crate::turn::sync::{AtomicBool, AtomicUsize, Mutex, Ordering, Queue, fence};
+use crate::turn::visit::Visit;
 use crate::turn::{AnySlot, TaskRef};
 
 /// Items that a worker runs before it lets tokio look after its sockets and timers.
@@ -50,6 +51,7 @@ pub(crate) struct Executor {
 struct Worker {
     waker: Mutex<Option<Waker>>,
     parked: AtomicBool,
+    visit: Visit,
 }
 
 /// A worker's time at work. It ends with the worker, also when tokio ends that by itself.
@@ -111,6 +113,16 @@ impl Executor {
     /// The moments that its turns and their callers wait for.
     pub(crate) fn timers(&self) -> &Arc<Timers> {
         &self.timers
+    }
+
+    /// Notes where the workers are at `tick`, for the watchdog.
+    pub(crate) fn observe(&self, tick: u32) {
+        self.workers.iter().for_each(|worker| worker.visit.observe(tick));
+    }
+
+    /// For how many ticks a worker is known to have been in the slot at this address.
+    pub(crate) fn ticks_in(&self, slot: usize, tick: u32) -> Option<u32> {
+        self.workers.iter().find_map(|worker| worker.visit.ticks_in(slot, tick))
     }
 
     /// Whether nothing waits to be run, and nothing that is due to happen.
@@ -198,7 +210,11 @@ impl Executor {
         }
         for _ in 0..ITEMS_PER_VISIT {
             match self.queue.pop() {
-                Some(Item::Slot(slot)) => contained(|| slot.drain()),
+                Some(Item::Slot(slot)) => {
+                    worker.visit.begin(Arc::as_ptr(&slot).cast::<()>().addr());
+                    contained(|| slot.drain());
+                    worker.visit.end();
+                }
                 Some(Item::Turn(turn)) => contained(|| crate::turn::slot::run_scheduled(turn)),
                 None if self.closed.load(Ordering::SeqCst) => return Poll::Ready(()),
                 None => {

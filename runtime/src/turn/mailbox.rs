@@ -8,6 +8,7 @@ use crate::actor::DeactivationReason;
 use crate::guards::Capacity;
 use crate::timers::ActorTimers;
 use crate::turn::lend::Lends;
+use crate::turn::slot::{Pending, PollWatch};
 use crate::turn::task::TaskList;
 use crate::turn::{Executor, TaskRef};
 
@@ -23,7 +24,9 @@ pub(crate) struct Mailbox {
 pub(crate) struct Extra {
     /// Turns that have begun and wait. Bounded: one exclusive turn, the lent ones, and the shared ones that the
     /// word counts.
-    pub(super) pending: Vec<TaskRef>,
+    pub(super) pending: Vec<Pending>,
+    /// A poll that may not return.
+    pub(super) poll: Option<PollWatch>,
     pub(crate) lends: Lends,
     pub(crate) timers: ActorTimers,
     pub(crate) lease: Option<Arc<DeviceLease>>,

@@ -14,6 +14,7 @@ mod drain;
 mod pending;
 mod submit;
 mod ticks;
+mod watch;
 
 use std::any::Any;
 use std::sync::{Arc, Weak};
@@ -39,6 +40,7 @@ use crate::turn::{Executor, Hold, Item, Phase, Polled, Resident, TaskRef};
 
 pub(super) use self::drain::run_scheduled;
 pub(crate) use self::submit::Blocked;
+pub(super) use self::watch::{Pending, PollWatch};
 
 /// A slot of any actor type, as executors, turns and contexts see it.
 pub(crate) trait AnySlot: Send + Sync + 'static {

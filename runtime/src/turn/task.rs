@@ -202,6 +202,11 @@ impl TaskRef {
         self.header().vtable.method
     }
 
+    /// Whether some thread is polling it.
+    pub(crate) fn is_being_polled(&self) -> bool {
+        matches!(self.header().state.load(Ordering::Relaxed), RUNNING | NOTIFIED)
+    }
+
     /// Whether the actor's own timer sent it.
     pub(crate) fn is_from_timer(&self) -> bool {
         self.header().vtable.from_timer

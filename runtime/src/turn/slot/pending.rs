@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Slot;
+use super::watch::Pending;
 use crate::actor::Actor;
 use crate::error::StopCause;
 use crate::services::TICK;
@@ -17,7 +18,7 @@ impl<A: Actor> Slot<A> {
         let mut mailbox = self.mailbox.lock();
         let pending = &mut mailbox.extra().pending;
         turn.pending_index().store(pending.len() as u32, Ordering::Relaxed);
-        pending.push(turn.clone());
+        pending.push(Pending::new(turn.clone(), self.host.tick()));
         // Those who end all turns may have looked before this one was there to be found.
         drop(mailbox);
         if self.host.services.has_stopped() {
@@ -32,7 +33,7 @@ impl<A: Actor> Slot<A> {
         let Some(extra) = mailbox.extra.as_mut().filter(|extra| index < extra.pending.len()) else { return };
         let gone = extra.pending.swap_remove(index);
         if let Some(moved) = extra.pending.get(index) {
-            moved.pending_index().store(index as u32, Ordering::Relaxed);
+            moved.turn.pending_index().store(index as u32, Ordering::Relaxed);
         }
         drop(mailbox);
         drop(gone);
@@ -96,9 +97,13 @@ impl<A: Actor> Slot<A> {
 
     /// Asks every turn that has begun to end.
     pub(super) fn abort_turns(&self, cause: StopCause) {
-        let pending =
-            self.mailbox.lock().extra.as_ref().map(|extra| extra.pending.clone()).unwrap_or_default();
-        for turn in pending {
+        let pending = self
+            .mailbox
+            .lock()
+            .extra
+            .as_ref()
+            .map(|extra| extra.pending.iter().map(|pending| pending.turn.clone()).collect::<Vec<_>>());
+        for turn in pending.into_iter().flatten() {
             turn.abort(cause);
         }
     }
