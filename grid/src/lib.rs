@@ -90,6 +90,7 @@ pub mod macro_support {
     pub use quark_runtime::streams::Subscriptions;
     pub use quark_runtime::supervision::{ChildFailure, Directive, Orphans, Strategy, SuperviseSpec};
     pub use quark_runtime::turn::{Exclusive, Shared, TurnMode};
+    pub use quark_runtime::workers::Workers;
     pub use quark_runtime::{ActorRef, Backoff, Call, Cx, SharedCall};
 }
 

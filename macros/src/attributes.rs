@@ -4,6 +4,7 @@ mod backoff;
 mod dead_letters;
 mod guards;
 mod supervise;
+mod workers;
 
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use syn::{Attribute, Error, Lit, LitStr, Result, Token};
 use self::dead_letters::DeadLetters;
 use self::guards::Guards;
 use self::supervise::Supervise;
+use self::workers::Workers;
 
 /// What `#[actor(…)]` says.
 #[derive(Default)]
@@ -32,6 +34,7 @@ pub(crate) struct ActorAttributes {
     pub(crate) supervise: Option<Supervise>,
     pub(crate) root: Option<Supervise>,
     pub(crate) guards: Guards,
+    pub(crate) workers: Option<Workers>,
 }
 
 /// `gpu(…)`.
@@ -52,8 +55,7 @@ pub(crate) struct Prewarm {
 }
 
 const KEYS: &str = "name, idle, mailbox, activation_limit, turn_limit, factory, gpu(…), prewarm(…), dead_letters(…), \
-                    supervise(…), root(…), \
-                    breaker(…), rate_limit(…) or overflow";
+                    supervise(…), root(…), workers(…), breaker(…), rate_limit(…) or overflow";
 
 impl ActorAttributes {
     pub(crate) fn read(attributes: &[Attribute]) -> Result<Self> {
@@ -75,6 +77,12 @@ impl ActorAttributes {
         if self.mailbox.is_some() && self.guards.adapts_mailbox() {
             return error("the mailbox has one size or two bounds; leave `mailbox = …` or `mailbox(…)` out");
         }
+        if self.workers.is_some() && (self.gpu.is_some() || !self.prewarm.is_empty()) {
+            return error(
+                "a stateless worker is one of several behind its key, so nothing can be loaded for the key ahead; \
+                 leave `workers(…)` out, or `gpu(…)` and `prewarm(…)`",
+            );
+        }
         Ok(())
     }
 
@@ -89,6 +97,7 @@ impl ActorAttributes {
             "idle" => once(meta, &mut self.idle, duration(meta)?),
             "activation_limit" => once(meta, &mut self.activation_limit, duration(meta)?),
             "turn_limit" => once(meta, &mut self.turn_limit, duration(meta)?),
+            "workers" => once(meta, &mut self.workers, Workers::read(meta)?),
             "breaker" | "rate_limit" | "overflow" => self.guards.take(&key, meta),
             "mailbox" if !meta.input.peek(Token![=]) => self.guards.take(&key, meta),
             "mailbox" => {

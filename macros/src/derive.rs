@@ -91,6 +91,10 @@ fn spec(attributes: &ActorAttributes, actor: &syn::Ident, quark: &TokenStream) -
         let letters = letters.tokens(quark);
         fields.extend(quote!(dead_letters: ::core::option::Option::Some(#letters),));
     }
+    if let Some(workers) = &attributes.workers {
+        let workers = workers.tokens(quark);
+        fields.extend(quote!(workers: ::core::option::Option::Some(#workers),));
+    }
     if let Some(guards) = attributes.guards.tokens(quark) {
         fields.extend(quote!(guards: #guards,));
     }

@@ -32,6 +32,7 @@ use syn::{DeriveInput, ItemImpl, parse_macro_input};
 ///               within = "1m", backoff = "100ms..30s", orphans = "stop"),     // of its children
 ///     root(on_panic = "restart", max_restarts = 5, within = "1m", backoff = "100ms..30s"),    // of itself, alone
 ///     dead_letters(max = 1000, retries = 5, backoff = "100ms..30s", errors = true, asks),
+///     workers(max = 8),               // stateless: up to so many actors behind one key, as the load asks for
 ///     breaker(failures = 5, within = "10s", open = "30s", probes = 1, errors),   // refuse what keeps failing
 ///     rate_limit(per_second = 100, burst = 20, when_full = "queue", by = "key"), // "reject", "queue" or "drop"
 ///     mailbox(min = 100, max = 10_000, target = "50ms"),   // in place of `mailbox = …`: follows how fast it drains

@@ -17,6 +17,7 @@ use crate::streams::Subscriptions;
 use crate::supervision::{ChildFailure, Directive, SuperviseSpec};
 use crate::turn::TurnMode;
 use crate::watchdog::TURN_LIMIT;
+use crate::workers::Workers;
 
 /// An actor type. `#[derive(Actor)]` implements it.
 #[diagnostic::on_unimplemented(
@@ -190,6 +191,8 @@ pub struct ActorSpec {
     pub supervise: Option<SuperviseSpec>,
     /// How the silo supervises it while it has no parent. By default it is made afresh at its next message.
     pub root: Option<SuperviseSpec>,
+    /// How many actors a key may have, of a type of stateless workers; all others have one.
+    pub workers: Option<Workers>,
     /// What guards it, unless the silo's builder says otherwise.
     pub guards: Guards,
 }
@@ -218,6 +221,7 @@ impl ActorSpec {
             dead_letters: None,
             supervise: None,
             root: None,
+            workers: None,
             guards: Guards::none(),
         }
     }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use crate::actor::{Actor, Method};
+use crate::actor::{Actor, DeactivationReason, Method};
 use crate::call::Call;
 use crate::coalesce::{Coalesced, SharedCall};
-use crate::turn::Slot;
+use crate::turn::{AnySlot, Slot};
+use crate::workers::Pool;
 
 /// A reference to one actor. The macros wrap it into the typed reference with the actor's methods.
 ///
@@ -13,11 +14,17 @@ use crate::turn::Slot;
 /// being moved, or does not exist yet is found out by each call.
 pub struct ActorRef<A: Actor> {
     slot: Option<Arc<Slot<A>>>,
+    /// Stateless workers share a key; `slot` is then the first of them.
+    pool: Option<Arc<Pool<A>>>,
 }
 
 impl<A: Actor> ActorRef<A> {
     pub(crate) fn new(slot: Option<Arc<Slot<A>>>) -> Self {
-        Self { slot }
+        Self { slot, pool: None }
+    }
+
+    pub(crate) fn to_workers(pool: Arc<Pool<A>>) -> Self {
+        Self { slot: Some(pool.first().clone()), pool: Some(pool) }
     }
 
     /// A call of one method. Nothing happens until it is awaited or told.
@@ -34,8 +41,10 @@ impl<A: Actor> ActorRef<A> {
 
     /// Asks the actor to deactivate as soon as no turn runs on it.
     pub fn deactivate(&self) {
-        if let Some(slot) = &self.slot {
-            crate::turn::AnySlot::request_deactivation(&**slot, crate::actor::DeactivationReason::Requested);
+        match (&self.pool, &self.slot) {
+            (Some(pool), _) => pool.for_each(|slot| slot.request_deactivation(DeactivationReason::Requested)),
+            (None, Some(slot)) => slot.request_deactivation(DeactivationReason::Requested),
+            (None, None) => {}
         }
     }
 
@@ -43,11 +52,17 @@ impl<A: Actor> ActorRef<A> {
     pub(crate) fn slot(&self) -> Option<&Arc<Slot<A>>> {
         self.slot.as_ref()
     }
+
+    /// The workers behind it, if they are several.
+    #[inline]
+    pub(crate) fn pool(&self) -> Option<&Arc<Pool<A>>> {
+        if const { A::SPEC.workers.is_some() } { self.pool.as_ref() } else { None }
+    }
 }
 
 impl<A: Actor> Clone for ActorRef<A> {
     fn clone(&self) -> Self {
-        Self { slot: self.slot.clone() }
+        Self { slot: self.slot.clone(), pool: self.pool.clone() }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::timers::Sleep;
 use crate::turn::block::{self, run_inline, with_local};
 use crate::turn::local::Local;
 use crate::turn::{AnySlot, Blocked, Hold, INLINE_DEPTH_MAX, Inline, Phase, Slot, Ticket, TurnMode};
+use crate::workers::{Claim, Pool};
 
 /// How long a call waits for its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +82,8 @@ impl<'r, A: Actor, M: Method<A>> Call<'r, A, M> {
         let inherited = with_local(inherited);
         let context = self.context.or_else(|| inherited.context().cloned());
         let request = if context.is_some() { Request::new(context, None) } else { Request::default() };
+        let chosen = self.target.pool().map(|pool| pool.choose_anywhere(<M::Mode as TurnMode<A>>::EXCLUSIVE));
+        let slot = chosen.as_ref().map_or(slot, Claim::slot);
         let turn = block::one_way::<A, M>(slot, self.message, request);
         slot.send(turn).map_err(|blocked| blocked.into_failure(slot).widen())
     }
@@ -163,9 +166,9 @@ impl<A: Actor, M: Method<A>> Future for Ask<'_, A, M> {
             let request = request(local, slot, context, limit);
             if const { keeps_asks::<A>() } {
                 let watched = Watched::new(slot, message, Past::asked());
-                return begin(local, slot, watched, request, waiting);
+                return begin(local, this.target, slot, watched, request, waiting);
             }
-            begin(local, slot, message, request, waiting)
+            begin(local, this.target, slot, message, request, waiting)
         });
         match begun {
             Poll::Ready(reply) => Poll::Ready(reply),
@@ -250,11 +253,15 @@ fn late<A: Actor>(slot: &Slot<A>, method: usize, started: bool) -> Failure {
 #[inline(always)]
 fn begin<A: Actor, M: Method<A>>(
     local: &Local,
+    target: &ActorRef<A>,
     slot: &Arc<Slot<A>>,
     message: M,
     request: Request,
     waiting: &mut Option<Waiting<M::Ok, M::Error>>,
 ) -> Poll<Result<M::Ok, CallError<M::Error>>> {
+    if let Some(pool) = target.pool() {
+        return begin_at_worker(local, pool, message, request, waiting);
+    }
     let here = may_run_here(local, slot, &request, M::INDEX);
     if here
         && slot.host.gate.is_none()
@@ -263,6 +270,29 @@ fn begin<A: Actor, M: Method<A>>(
         return run_here(local, slot, message, request, hold, Pass::ANY, waiting);
     }
     begin_slowly(local, slot, message, request, here, waiting)
+}
+
+/// Begins a call at one of several workers: on this thread at the first that is free, else at one that is made or
+/// waited for.
+fn begin_at_worker<A: Actor, M: Method<A>>(
+    local: &Local,
+    pool: &Pool<A>,
+    message: M,
+    request: Request,
+    waiting: &mut Option<Waiting<M::Ok, M::Error>>,
+) -> Poll<Result<M::Ok, CallError<M::Error>>> {
+    let ungated = pool.first().host.gate.is_none();
+    let take = |slot: &Arc<Slot<A>>| {
+        let here = ungated && may_run_here(local, slot, &request, M::INDEX);
+        here.then(|| acquire::<A, M>(slot)).flatten()
+    };
+    let crew = pool.crew(Some(local));
+    if let Some((slot, hold)) = crew.find(take) {
+        return run_here(local, &slot, message, request, hold, Pass::ANY, waiting);
+    }
+    let chosen = pool.choose(crew, <M::Mode as TurnMode<A>>::EXCLUSIVE);
+    let here = may_run_here(local, chosen.slot(), &request, M::INDEX);
+    begin_slowly(local, chosen.slot(), message, request, here, waiting)
 }
 
 /// Whether a turn may be polled on this thread, as far as method, caller and deadline go.

@@ -14,6 +14,7 @@ use quark_base::Key;
 use crate::actor::Actor;
 use crate::host::Host;
 use crate::turn::{Phase, Slot};
+use crate::workers::Pools;
 
 /// Slots that one visit looks at in any case.
 const VISIT_LEAST: usize = 1_024;
@@ -29,6 +30,8 @@ const ROUND: usize = 200;
 /// The slots of one actor type.
 pub(crate) struct Catalog<A: Actor> {
     by_key: HashMap<Key, Arc<Slot<A>>>,
+    /// The slots of stateless workers, of which a key has several; for all other types there are none.
+    pub(crate) pools: Pools<A>,
     /// Every slot, once, but for those in the hand.
     ring: SegQueue<Arc<Slot<A>>>,
 }
@@ -44,7 +47,7 @@ pub(crate) enum Verdict {
 
 impl<A: Actor> Default for Catalog<A> {
     fn default() -> Self {
-        Self { by_key: HashMap::new(), ring: SegQueue::new() }
+        Self { by_key: HashMap::new(), pools: Pools::default(), ring: SegQueue::new() }
     }
 }
 
@@ -93,6 +96,9 @@ impl<A: Actor> Catalog<A> {
 
     /// Takes a vacant slot out of the catalog if nobody refers to it. True if it is gone.
     fn forget(&self, slot: &Arc<Slot<A>>) -> bool {
+        if const { A::SPEC.workers.is_some() } {
+            return self.pools.forget(slot);
+        }
         // The catalog and the hand.
         const OWN: usize = 2;
         if Arc::strong_count(slot) != OWN || !slot.word.retire() {
@@ -114,11 +120,18 @@ impl<A: Actor> Catalog<A> {
         for (_, slot) in self.by_key.pin().iter() {
             look(slot);
         }
+        self.pools.for_each(look);
+    }
+
+    /// Takes in a slot that was made elsewhere, for the hand to visit.
+    pub(crate) fn enrol(&self, slot: &Arc<Slot<A>>) {
+        self.ring.push(slot.clone());
     }
 
     /// Forgets every slot; only when the silo is gone.
     pub(crate) fn clear(&self) {
         self.by_key.pin().clear();
+        self.pools.clear();
         while self.ring.pop().is_some() {}
     }
 }

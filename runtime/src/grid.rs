@@ -70,8 +70,8 @@ impl Grid {
     ///
     /// Nothing happens until it is called. If no silo hosts the type, each call says so.
     pub fn actor<A: Actor>(&self, key: impl ToKey) -> A::Ref {
-        let slot = self.hosts.of::<A>().map(|host| key.with_key(|key| host.slot(key)));
-        A::Ref::from(ActorRef::new(slot))
+        let hosted = self.hosts.of::<A>();
+        A::Ref::from(hosted.map_or(ActorRef::new(None), |hosted| key.with_key(|key| hosted.reference(key))))
     }
 
     pub(crate) fn hosted<A: Actor>(&self) -> Option<&Hosted<A>> {
@@ -149,9 +149,8 @@ impl Grid {
 
     /// Asks an actor to deactivate as soon as no turn runs on it; nothing happens if it is not active.
     pub fn deactivate<A: Actor>(&self, key: impl ToKey) {
-        if let Some(host) = self.hosts.of::<A>() {
-            let slot = key.with_key(|key| host.slot(key));
-            crate::turn::AnySlot::request_deactivation(&*slot, crate::actor::DeactivationReason::Requested);
+        if let Some(hosted) = self.hosts.of::<A>() {
+            key.with_key(|key| hosted.reference(key).deactivate());
         }
     }
 

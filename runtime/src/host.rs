@@ -11,6 +11,7 @@ use quark_base::Key;
 use tokio::sync::Notify;
 
 use crate::actor::{Actor, ActorSpec, DeactivationReason, HookError};
+use crate::actor_ref::ActorRef;
 use crate::catalog::{Catalog, Verdict};
 use crate::coalesce::{AllRuns, Coalesced, Runs};
 use crate::dead_letters::{self, Queue, Stored};
@@ -23,6 +24,7 @@ use crate::turn::block::panic_message;
 use crate::turn::local::Local;
 use crate::turn::{AnySlot, Phase, Slot};
 use crate::watchdog::{StuckTurn, ticks};
+use crate::workers::Pool;
 
 /// A method whose polls take longer than this on average is not run on its caller's thread: a caller's timeout,
 /// `select!` and fan-out over many actors would lose their meaning. Ten thousand times the cost of the call
@@ -284,20 +286,45 @@ pub(crate) trait AnyHost: Send + Sync + 'static {
 pub(crate) struct Hosted<A: Actor> {
     host: Arc<Host<A>>,
     catalog: Catalog<A>,
+    this: Weak<Self>,
 }
 
 impl<A: Actor> Hosted<A> {
     pub(crate) fn new(host: Arc<Host<A>>) -> Arc<Self> {
-        Arc::new(Self { host, catalog: Catalog::default() })
+        Arc::new_cyclic(|this| Self { host, catalog: Catalog::default(), this: this.clone() })
     }
 
     pub(crate) fn host(&self) -> &Arc<Host<A>> {
         &self.host
     }
 
-    /// The slot of `key`, made if it is not there.
+    /// The slot of `key`, made if it is not there; of stateless workers, that of one which is free, if any is.
     pub(crate) fn slot(&self, key: &str) -> Arc<Slot<A>> {
-        self.catalog.slot(key, &self.host)
+        match self.pool(key) {
+            Some(pool) => pool.choose_anywhere(true).slot().clone(),
+            None => self.catalog.slot(key, &self.host),
+        }
+    }
+
+    /// A reference to the actor, or the workers, of `key`.
+    pub(crate) fn reference(&self, key: &str) -> ActorRef<A> {
+        match self.pool(key) {
+            Some(pool) => ActorRef::to_workers(pool),
+            None => ActorRef::new(Some(self.catalog.slot(key, &self.host))),
+        }
+    }
+
+    /// The workers of `key`; none where the type has one actor for each key.
+    fn pool(&self, key: &str) -> Option<Arc<Pool<A>>> {
+        if const { A::SPEC.workers.is_none() } {
+            return None;
+        }
+        Some(self.catalog.pools.pool(key, &self.this.upgrade()?))
+    }
+
+    /// Takes in a worker's slot.
+    pub(crate) fn enrol(&self, slot: &Arc<Slot<A>>) {
+        self.catalog.enrol(slot);
     }
 
     /// Looks after one slot at the tick of `look`.

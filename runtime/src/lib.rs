@@ -10,6 +10,7 @@
 //! - [`dead_letters`], [`backoff`]: what becomes of messages that fail, and when they are tried again
 //! - `catalog`, [`pressure`]: which actors a silo has, and which leave first when it has too many
 //! - [`coalesce`]: identical calls that become one run
+//! - [`workers`]: several actors behind one key
 //! - [`guards`]: circuit breaker, rate limit, mailbox bounds
 //! - [`supervision`]: children, and what happens to an actor that fails
 //! - [`streams`], `prewarm`: publishing, and activating ahead of the first message
@@ -39,6 +40,7 @@ mod sweep;
 pub mod timers;
 pub mod turn;
 pub mod watchdog;
+pub mod workers;
 
 pub use actor::{Actor, ActorSpec, Create, DeactivationReason, HookError, Method, Methods, ToKey};
 pub use actor_ref::ActorRef;

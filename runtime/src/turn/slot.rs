@@ -98,6 +98,11 @@ pub(crate) struct Slot<A: Actor> {
 impl<A: Actor> Slot<A> {
     pub(crate) fn new(key: Key, host: Arc<Host<A>>) -> Arc<Self> {
         let node = host.services.node_of(&key);
+        Self::on_node(key, host, node)
+    }
+
+    /// The same on the node of that index among the silo's executors.
+    pub(crate) fn on_node(key: Key, host: Arc<Host<A>>, node: u32) -> Arc<Self> {
         Arc::new_cyclic(|this| Self {
             this: this.clone(),
             word: Word::default(),
