@@ -9,6 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use quark_devices::lease::DeviceLease;
@@ -16,14 +17,15 @@ use quark_devices::pool::LeaseError;
 use quark_placement::{DeviceHint, GpuNeed, NoDevice, choose_device};
 
 use crate::actor::{Actor, DeactivationReason, HookError};
+use crate::chain::ChainLink;
 use crate::context::Cx;
 use crate::error::{ActivationCause, ActivationError, CallError, Failure};
 use crate::guards::Outlook;
 use crate::host::Host;
 use crate::services::Services;
 use crate::supervision::{self, Halted, Next};
-use crate::turn::block::panic_message;
-use crate::turn::{Executor, Resident};
+use crate::turn::block::{panic_message, with_local};
+use crate::turn::{AnySlot, Executor, Resident};
 
 /// Times a lease is tried again because somebody else took the memory between choice and grant.
 const LEASE_TRIES: u32 = 8;
@@ -147,8 +149,9 @@ async fn make<A: Actor>(resident: &mut Resident<A>) -> Result<Option<Arc<Executo
     let limit = host.spec.activation_limit;
     let timers = resident.slot.node_executor().timers().clone();
     let begun = timers.now();
+    let slot = resident.slot.clone();
     let Some(actor) = resident.actor() else { return Err(ActivationCause::Stopping) };
-    match timers.timeout(limit, contained(actor.on_activate(&cx))).await {
+    match timers.timeout(limit, contained(slot, actor.on_activate(&cx))).await {
         Ok(Ok(Ok(()))) => {
             if let Ok(lease) = cx.device() {
                 lease.set_reload_cost(timers.now().saturating_sub(begun));
@@ -219,9 +222,11 @@ pub(crate) fn end<A: Actor>(mut resident: Resident<A>, why: DeactivationReason) 
     let leaving = Leaving::begin(&host.services);
     executor.handle().clone().spawn(async move {
         let _leaving = leaving;
-        let cx = Cx::of_hook(resident.slot.clone());
+        let slot = resident.slot.clone();
+        let cx = Cx::of_hook(slot.clone());
         if let Some(actor) = resident.actor() {
-            let ended = executor.timers().timeout(limit, contained(actor.on_deactivate(&cx, why))).await;
+            let ended = contained(slot, actor.on_deactivate(&cx, why));
+            let ended = executor.timers().timeout(limit, ended).await;
             let actor = resident.slot.actor_id();
             match ended {
                 Ok(Ok(Ok(()))) => {}
@@ -279,14 +284,29 @@ pub(crate) fn finish<A: Actor>(resident: Resident<A>, halted: Option<Halted>) {
     host.services.activation_ends();
 }
 
-/// Polls a hook with its panics caught.
+/// Polls a hook of the actor at `slot` with its panics caught. A call of its chain that comes back to the actor, which
+/// can take no turn meanwhile, is a deadlock.
 async fn contained(
+    slot: Arc<dyn AnySlot>,
     hook: impl Future<Output = Result<(), HookError>>,
 ) -> Result<Result<(), HookError>, Box<str>> {
+    /// The hook is over, also when it is dropped half-way.
+    struct Chain(Arc<ChainLink>);
+    impl Drop for Chain {
+        fn drop(&mut self) {
+            self.0.ended.store(true, Ordering::Release);
+        }
+    }
+    let chain = Chain(ChainLink::of_hook(slot));
     let mut hook = pin!(hook);
-    poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| hook.as_mut().poll(cx))) {
-        Ok(polled) => polled.map(Ok),
-        Err(payload) => std::task::Poll::Ready(Err(panic_message(payload))),
+    poll_fn(|cx| {
+        let polled = with_local(|local| {
+            local.poll_hook(&chain.0, || catch_unwind(AssertUnwindSafe(|| hook.as_mut().poll(cx))))
+        });
+        match polled {
+            Ok(polled) => polled.map(Ok),
+            Err(payload) => Poll::Ready(Err(panic_message(payload))),
+        }
     })
     .await
 }

@@ -26,6 +26,13 @@ pub(crate) struct ChainLink {
 }
 
 impl ChainLink {
+    /// The first link of a chain that begins in a hook of the actor at `slot`, which nothing else may use meanwhile.
+    pub(crate) fn of_hook(slot: Arc<dyn crate::turn::AnySlot>) -> Arc<Self> {
+        let (ended, severed) = (AtomicBool::new(false), AtomicBool::new(false));
+        // No turn has this identity, so nothing of it can be lent.
+        Arc::new(Self { turn: 0, slot, exclusive: true, caller: None, ended, severed })
+    }
+
     fn waits(&self) -> bool {
         !self.ended.load(Ordering::Acquire)
     }

@@ -558,7 +558,10 @@ pub(crate) fn queued<A: Actor, M: Method<A>>(
 ) -> (TaskRef, Ticket<M::Ok, M::Error>) {
     let task = with_local(|local| {
         let outer = local.current.get();
-        let origin = if outer.is_null() { Origin::None } else { Origin::Stack(outer) };
+        let origin = match outer.is_null() {
+            true => local.hook().map_or(Origin::None, Origin::Link),
+            false => Origin::Stack(outer),
+        };
         let task = make::<A, M, _, _>(local, slot, request, M::run, QUEUED, Hold::Exclusive, origin, false);
         put_message(task, message)
     });

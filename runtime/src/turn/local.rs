@@ -6,10 +6,13 @@
 use std::cell::Cell;
 use std::mem::{self, MaybeUninit};
 use std::ptr;
+use std::sync::Arc;
 
 use tokio::runtime::{self, Handle};
 use tokio::task;
 
+use crate::chain::ChainLink;
+use crate::turn::INLINE_DEPTH_MAX;
 use crate::turn::sync::per_thread;
 use crate::turn::task::Header;
 
@@ -19,6 +22,8 @@ per_thread!(LOCAL: Local = Local::new());
 pub(crate) struct Local {
     /// The turn being polled; null outside turns.
     pub(crate) current: Cell<*const Header>,
+    /// The hook being polled, as the first link of its calls' chains; none outside hooks.
+    hook: Cell<Option<Arc<ChainLink>>>,
     /// How many inline turns are being polled on top of each other.
     pub(crate) depth: Cell<u32>,
     /// Counts inline turns, to time one in so many.
@@ -36,6 +41,7 @@ impl Local {
     pub(super) const fn new() -> Self {
         Self {
             current: Cell::new(ptr::null()),
+            hook: Cell::new(None),
             depth: Cell::new(0),
             ticks: Cell::new(0),
             seen: Cell::new(None),
@@ -44,6 +50,22 @@ impl Local {
             large: FreeList::new(),
             huge: FreeList::new(),
         }
+    }
+
+    /// Polls a hook. Its calls are not run on its stack, where there is no turn that they could come from.
+    pub(crate) fn poll_hook<R>(&self, link: &Arc<ChainLink>, poll: impl FnOnce() -> R) -> R {
+        let outer = (self.hook.replace(Some(link.clone())), self.depth.replace(INLINE_DEPTH_MAX));
+        let polled = poll();
+        self.hook.set(outer.0);
+        self.depth.set(outer.1);
+        polled
+    }
+
+    /// The hook being polled.
+    pub(crate) fn hook(&self) -> Option<Arc<ChainLink>> {
+        let hook = self.hook.take();
+        self.hook.set(hook.clone());
+        hook
     }
 
     /// Whether the code that runs now runs inside the tokio runtime `home`.

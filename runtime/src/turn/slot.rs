@@ -337,12 +337,7 @@ impl<A: Actor> AnySlot for Slot<A> {
     fn close_lend(&self, lender: &TaskRef) {
         let waiting = self.mailbox.lock().extra().lends.close(lender.identity());
         for turn in waiting {
-            let mut names = Vec::new();
-            turn.walk_callers(&mut |_, slot| {
-                names.push(slot.id());
-                true
-            });
-            turn.reject(CallError::Deadlock(chain::describe(names, self.actor_id())));
+            turn.reject(CallError::Deadlock(chain::describe(submit::callers(&turn), self.actor_id())));
         }
     }
 

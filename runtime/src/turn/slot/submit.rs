@@ -45,9 +45,9 @@ impl<A: Actor> Slot<A> {
                     }
                     return Ok(());
                 }
-                ComesBack::Deadlock(names) => {
+                ComesBack::Deadlock => {
                     drop(mailbox);
-                    let chain = chain::describe(names, self.actor_id());
+                    let chain = chain::describe(callers(&turn), self.actor_id());
                     return Err(Blocked::Failed(CallError::Deadlock(chain)));
                 }
             }
@@ -92,14 +92,11 @@ impl<A: Actor> Slot<A> {
 
     fn comes_back(&self, turn: &TaskRef, mailbox: &mut Mailbox) -> ComesBack {
         let here = ptr::from_ref(self).addr();
-        let mut names = Vec::new();
         let mut found = None;
-        turn.walk_callers(&mut |ancestor, slot| {
-            names.push(slot.id());
-            if found.is_none() && ancestor.slot == here {
-                found = Some(ancestor);
-            }
-            true
+        // No further than to the nearest turn here: a chain that re-enters may be ten thousand turns deep.
+        turn.walk_callers(&mut |ancestor, _| {
+            found = (ancestor.slot == here).then_some(ancestor);
+            found.is_none()
         });
         let Some(ancestor) = found else { return ComesBack::No };
         let lends = mailbox.extra.as_mut().map(|extra| &mut extra.lends);
@@ -107,14 +104,24 @@ impl<A: Actor> Slot<A> {
             if let Some(begin) = lends.and_then(|lends| lends.admit(ancestor.turn, turn)) {
                 return ComesBack::Lent { begin };
             }
-            return ComesBack::Deadlock(names);
+            return ComesBack::Deadlock;
         }
         if turn.is_exclusive() {
-            return ComesBack::Deadlock(names);
+            return ComesBack::Deadlock;
         }
         let joins = lends.is_some_and(Lends::joins);
         if joins { ComesBack::Lent { begin: true } } else { ComesBack::Reenters }
     }
+}
+
+/// The actors whose turns wait for `turn`, innermost first.
+pub(super) fn callers(turn: &TaskRef) -> Vec<ActorId> {
+    let mut names = Vec::new();
+    turn.walk_callers(&mut |_, slot| {
+        names.push(slot.id());
+        true
+    });
+    names
 }
 
 enum ComesBack {
@@ -124,6 +131,6 @@ enum ComesBack {
     Reenters,
     /// Its chain lent the actor; `begin` if nobody uses it yet, else the message waits for its turn there.
     Lent { begin: bool },
-    /// Its chain waits here and does not lend. The chain's actors, innermost first.
-    Deadlock(Vec<ActorId>),
+    /// Its chain waits here and does not lend.
+    Deadlock,
 }
