@@ -84,6 +84,9 @@ fn fail<A: Actor>(resident: Resident<A>, cause: ActivationCause) {
     {
         return supervision::restart(resident, until);
     }
+    if let Some(halted) = supervision::refusal(&resident.slot) {
+        return finish(resident, Some(halted));
+    }
     supervision::ended(&resident.slot);
     resident.slot.word.end_watch();
     if let Some(lease) = &resident.slot.mailbox().extra().lease {

@@ -340,8 +340,7 @@ fn a_child_that_cannot_be_activated_is_tried_again_while_its_callers_wait() {
             async move { worker.add(1).await }
         });
         for failures in [1, 2] {
-            until(|| works.stage.count("a failed") == failures).await;
-            works.until_child::<Boss>("a", |state| matches!(state, ChildState::Restarting { .. })).await;
+            until(|| works.silo.grid().children::<Boss>("boss")[0].restarts == failures).await;
             works.clock.advance(Duration::from_secs(2));
         }
         assert_eq!(waits.await.unwrap().unwrap(), [1]);
