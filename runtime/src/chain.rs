@@ -5,11 +5,11 @@
 //! may read at any later time.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use quark_base::ActorId;
 
 use crate::error::CallChain;
+use crate::turn::sync::{AtomicBool, Ordering};
 
 /// One waiting turn, and whom it waits for it in turn.
 pub(crate) struct ChainLink {

@@ -4,7 +4,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use quark_base::Key;
@@ -22,6 +22,7 @@ use crate::pressure::Look;
 use crate::services::Services;
 use crate::turn::block::panic_message;
 use crate::turn::local::Local;
+use crate::turn::sync::Instant;
 use crate::turn::{AnySlot, Phase, Slot};
 use crate::watchdog::{StuckTurn, ticks};
 use crate::workers::Pool;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use quark_base::{ByteSize, Clock, Entropy, Key, MonotonicClock, Seeded, SiloId};
-use quark_devices::inventory::{CpuSet, Inventory, NumaNode};
+use quark_devices::inventory::{CpuSet, DeviceId, Inventory, NumaNode};
 use quark_devices::pool::{DevicePool, PoolOptions};
 use quark_placement::Api;
 use quark_predictive::{PrewarmBudget, RuleError};
@@ -183,19 +183,16 @@ impl RuntimeBuilder {
         if let Some((_, (rust_type, _))) = self.guards.iter().find(|(id, _)| !hosted(id)) {
             return Err(StartError::GuardsWithoutHost { rust_type });
         }
-        let needs_devices = self.needs_devices();
         let devices = self
             .devices
+            .clone()
             .unwrap_or_else(|| DevicePool::open(Arc::new(Inventory::default()), PoolOptions::new()));
-        let budget = self.prewarm_budget.unwrap_or_else(|| default_budget(&devices));
-        let specs = self.types.iter().map(|(_, spec, _)| *spec);
-        let prewarmer =
-            Prewarmer::new(self.clock.clone(), self.prewarm, budget, specs, !devices.usage().is_empty())?;
-
+        let prewarmer = self.prewarmer(&devices)?;
         let mut own = Vec::new();
         let nodes = node_executors(&mut own, devices.inventory(), &self.clock)?;
-        let lanes_handle = own_runtime(&mut own, "quark-load", Some(LOAD_THREADS), None)?;
+        let lanes = own_runtime(&mut own, "quark-load", Some(LOAD_THREADS), None)?;
         let mut device_executors = HashMap::new();
+        let needs_devices = self.needs_devices();
         for usage in devices.usage().into_iter().filter(|_| needs_devices) {
             let node = devices.device(&usage.device).and_then(|device| device.numa_node);
             let cpus = node.and_then(|node| cpus_of(devices.inventory(), devices.inventory().node(node)?));
@@ -203,6 +200,38 @@ impl RuntimeBuilder {
             let executor = Executor::start(handle, Timers::new(self.clock.clone()));
             device_executors.insert(usage.device, executor);
         }
+        let threads = Threads { nodes, device_executors, lanes: lanes.clone(), own };
+        let (services, hosts) = self.assemble(devices, prewarmer, threads)?;
+        for executor in services.executors() {
+            let (hosts, services) = (Arc::downgrade(&hosts), Arc::downgrade(&services));
+            executor.on_end(move || {
+                if let (Some(hosts), Some(services)) = (hosts.upgrade(), services.upgrade()) {
+                    stop_all(&services, &hosts);
+                }
+            });
+        }
+        // Before the wheels, so that a turn which a timer begins finds the tick of its own moment.
+        let sweeper = Sweeper::start(&services, &hosts);
+        for executor in services.executors() {
+            executor.timers().begin(&lanes);
+        }
+        Ok(Runtime { services, hosts, sweeper })
+    }
+
+    pub(crate) fn prewarmer(&self, devices: &DevicePool) -> Result<Prewarmer, RuleError> {
+        let budget = self.prewarm_budget.unwrap_or_else(|| default_budget(devices));
+        let specs = self.types.iter().map(|(_, spec, _)| *spec);
+        Prewarmer::new(self.clock.clone(), self.prewarm, budget, specs, !devices.usage().is_empty())
+    }
+
+    /// Everything but what runs by itself.
+    pub(crate) fn assemble(
+        self,
+        devices: Arc<DevicePool>,
+        prewarmer: Prewarmer,
+        threads: Threads,
+    ) -> Result<(Arc<Services>, Arc<Hosts>), StartError> {
+        let Threads { nodes, device_executors, lanes, own } = threads;
         let ids: Vec<_> = device_executors.keys().cloned().collect();
         let services = Arc::new(Services {
             silo: SiloId(self.entropy.next_u64()),
@@ -221,14 +250,13 @@ impl RuntimeBuilder {
             devices,
             api: self.api,
             allow_simulated: self.allow_simulated,
-            lanes: Lanes::new(lanes_handle.clone(), ids.into_iter()),
+            lanes: Lanes::new(lanes, ids.into_iter()),
             tenants: Tenants::default(),
             prewarmer,
             streams: Streams::default(),
             supervision: Supervision::default(),
             own_runtimes: Mutex::new(own),
         });
-
         let mut found = Vec::new();
         let hosts = Arc::new_cyclic(|hosts: &Weak<Hosts>| {
             let mut by_type = HashMap::new();
@@ -241,21 +269,17 @@ impl RuntimeBuilder {
             Hosts::new(Some(services.clone()), by_type)
         });
         services.streams.open(found)?;
-        for executor in services.executors() {
-            let (hosts, services) = (Arc::downgrade(&hosts), Arc::downgrade(&services));
-            executor.on_end(move || {
-                if let (Some(hosts), Some(services)) = (hosts.upgrade(), services.upgrade()) {
-                    stop_all(&services, &hosts);
-                }
-            });
-        }
-        // Before the wheels, so that a turn which a timer begins finds the tick of its own moment.
-        let sweeper = Sweeper::start(&services, &hosts);
-        for executor in services.executors() {
-            executor.timers().begin(&lanes_handle);
-        }
-        Ok(Runtime { services, hosts, sweeper })
+        Ok((services, hosts))
     }
+}
+
+/// What a silo's turns and loads run on.
+pub(crate) struct Threads {
+    pub(crate) nodes: Box<[Arc<Executor>]>,
+    pub(crate) device_executors: HashMap<DeviceId, Arc<Executor>>,
+    pub(crate) lanes: Handle,
+    /// Runtimes that the silo made for itself.
+    pub(crate) own: Vec<TokioRuntime>,
 }
 
 /// One executor per NUMA node that has CPUs, on pinned threads. With one such node there is nothing to pin, and

@@ -20,9 +20,11 @@ mod executor;
 mod lend;
 pub(crate) mod local;
 mod mailbox;
+#[cfg(all(test, quark_loom))]
+mod models;
 mod resident;
 mod slot;
-mod sync;
+pub(crate) mod sync;
 mod task;
 mod visit;
 mod word;

@@ -6,6 +6,7 @@
 //! - [`tidy`]: dependency direction, file sizes, bans
 //! - [`setup`]: installs what tests need on Debian and Ubuntu
 //! - [`gpu_check`]: one binary to carry to a machine with an NVIDIA GPU, and its results
+//! - [`proofs`]: the turn engine under loom, AddressSanitizer and Miri
 //! - [`shell`]: running other programs
 
 #![allow(
@@ -17,6 +18,7 @@
 mod ci;
 mod gpu_check;
 mod host;
+mod proofs;
 mod setup;
 mod shell;
 mod test;
@@ -51,6 +53,16 @@ enum Task {
     },
     /// Installs what the tests need (Debian and Ubuntu, as root), or prints the line to type
     Setup,
+    /// Explores the interleavings of the turn engine's models
+    Loom {
+        /// Involuntary switches to explore, instead of each model's own bound
+        #[arg(long)]
+        preemptions: Option<u32>,
+    },
+    /// Runs the runtime's tests under AddressSanitizer; needs a nightly compiler
+    Asan,
+    /// Runs the turn engine's unit tests under Miri; needs a nightly compiler with its sources
+    Miri,
     /// Builds the one binary that checks a machine with an NVIDIA GPU, and runs it where there is one
     GpuCheck(gpu_check::GpuCheckArgs),
 }
@@ -79,6 +91,9 @@ fn run(task: Task) -> anyhow::Result<()> {
             shell::must(&mut bench)
         }
         Task::Setup => setup::run(),
+        Task::Loom { preemptions } => proofs::loom(&root, preemptions),
+        Task::Asan => proofs::asan(&root),
+        Task::Miri => proofs::miri(&root),
         Task::GpuCheck(args) => gpu_check::run(&root, &args),
     }
 }

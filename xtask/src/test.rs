@@ -1,7 +1,7 @@
 //! `cargo xtask test`: all tests, with what they need.
 //!
-//! The order puts the large run last, so that its summary closes the output: documentation tests, then the tests
-//! of the feature `hwloc` where its libraries are, then everything else.
+//! The order puts the large run last, so that its summary closes the output: documentation tests, the models of the
+//! turn engine, the tests of the feature `hwloc` where its libraries are, then everything else.
 
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use crate::{host, setup, shell};
+use crate::{host, proofs, setup, shell};
 
 /// Tests with this in their name need a Vulkan driver.
 const WGPU_MARK: &str = "wgpu_";
@@ -40,6 +40,7 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     };
 
     shell::must(&mut with_env(shell::cargo(root, ["test", "--workspace", "--doc"])))?;
+    proofs::loom(root, None)?;
     if hwloc {
         let scope = ["-p", "quark-devices", "--features", "hwloc"];
         shell::must(&mut with_env(main_run(root, runner, &scope, vulkan)))?;

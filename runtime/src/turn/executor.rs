@@ -80,8 +80,18 @@ fn contained(run: impl FnOnce()) {
 impl Executor {
     /// Serves items on the runtime behind `handle` until [`close`](Self::close).
     pub(crate) fn start(handle: Handle, timers: Arc<Timers>) -> Arc<Self> {
+        let executor = Arc::new(Self::new(handle, timers));
+        for index in 0..executor.workers.len() {
+            let shift = Shift(executor.clone());
+            executor.handle.spawn(async move { poll_fn(|cx| shift.0.serve(index, cx)).await });
+        }
+        executor
+    }
+
+    /// An executor that nobody serves yet.
+    pub(super) fn new(handle: Handle, timers: Arc<Timers>) -> Self {
         let workers = handle.metrics().num_workers().max(1);
-        let executor = Arc::new(Self {
+        Self {
             queue: Queue::new(),
             workers: (0..workers).map(|_| Worker::default()).collect(),
             parked: AtomicUsize::new(0),
@@ -90,14 +100,9 @@ impl Executor {
             end_hook: OnceLock::new(),
             closed: AtomicBool::new(false),
             home: handle.id(),
-            handle: handle.clone(),
+            handle,
             timers,
-        });
-        for index in 0..workers {
-            let shift = Shift(executor.clone());
-            handle.spawn(async move { poll_fn(|cx| shift.0.serve(index, cx)).await });
         }
-        executor
     }
 
     /// Which tokio runtime's threads run its turns.
@@ -134,6 +139,8 @@ impl Executor {
     /// Ends the workers as soon as the queue is empty.
     pub(crate) fn close(&self) {
         self.closed.store(true, Ordering::SeqCst);
+        // Pairs with the fence in `serve`: either the worker is seen parked, or it sees that this is the end.
+        fence(Ordering::SeqCst);
         self.timers.close();
         for worker in &self.workers {
             self.unpark(worker);
@@ -202,13 +209,15 @@ impl Executor {
         woken
     }
 
-    fn serve(&self, index: usize, cx: &mut Context<'_>) -> Poll<()> {
+    pub(super) fn serve(&self, index: usize, cx: &mut Context<'_>) -> Poll<()> {
         let worker = &self.workers[index];
         // Woken by tokio itself rather than by a push: it is no longer parked either way.
         if worker.parked.swap(false, Ordering::AcqRel) {
             self.parked.fetch_sub(1, Ordering::AcqRel);
         }
         for _ in 0..ITEMS_PER_VISIT {
+            // Read first: what was pushed before the end is served before the end.
+            let closed = self.closed.load(Ordering::SeqCst);
             match self.queue.pop() {
                 Some(Item::Slot(slot)) => {
                     worker.visit.begin(Arc::as_ptr(&slot).cast::<()>().addr());
@@ -216,7 +225,7 @@ impl Executor {
                     worker.visit.end();
                 }
                 Some(Item::Turn(turn)) => contained(|| crate::turn::slot::run_scheduled(turn)),
-                None if self.closed.load(Ordering::SeqCst) => return Poll::Ready(()),
+                None if closed => return Poll::Ready(()),
                 None => {
                     *worker.waker.lock() = Some(cx.waker().clone());
                     worker.parked.store(true, Ordering::Release);

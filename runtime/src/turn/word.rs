@@ -125,6 +125,10 @@ impl Word {
     /// Takes a shared turn if no writer runs or waits. The inline path.
     #[inline]
     pub(crate) fn try_shared(&self) -> bool {
+        let idle = Phase::Active.bits();
+        if self.0.compare_exchange(idle, idle + READER, Ordering::Acquire, Ordering::Relaxed).is_ok() {
+            return true;
+        }
         self.update(|word| {
             let free =
                 word & !(READERS | SCHEDULED) == Phase::Active.bits() && word & READERS < SHARED_TURNS_MAX;

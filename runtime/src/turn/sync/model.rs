@@ -1,9 +1,39 @@
 //! What a model runs on: loom's types behind the interfaces of the real ones.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 pub(crate) use loom::sync::MutexGuard;
-pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering, fence};
+pub(crate) use loom::sync::atomic::{Ordering, fence};
+
+/// Atomics whose stores are read-modify-write operations: loom lets such an operation read past a plain store that
+/// another thread made meanwhile, which no memory model allows (C++20, [intro.races], atomicity).
+macro_rules! atomics {
+    ($($name:ident: $type:ty),*) => {$(
+        #[derive(Debug, Default)]
+        pub(crate) struct $name(loom::sync::atomic::$name);
+
+        impl $name {
+            pub(crate) fn new(value: $type) -> Self {
+                Self(loom::sync::atomic::$name::new(value))
+            }
+
+            pub(crate) fn store(&self, value: $type, ordering: Ordering) {
+                self.0.swap(value, ordering);
+            }
+        }
+
+        impl std::ops::Deref for $name {
+            type Target = loom::sync::atomic::$name;
+
+            fn deref(&self) -> &Self::Target {
+                &self.0
+            }
+        }
+    )*};
+}
+
+atomics!(AtomicBool: bool, AtomicU8: u8, AtomicU32: u32, AtomicUsize: usize);
 
 /// A lock without poisoning.
 #[derive(Debug, Default)]
@@ -49,6 +79,20 @@ impl<T> Queue<T> {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.length.load(Ordering::Acquire) == 0
+    }
+}
+
+/// Time stands still in a model, so that nothing depends on how long its exploration takes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Instant;
+
+impl Instant {
+    pub(crate) fn now() -> Self {
+        Self
+    }
+
+    pub(crate) fn elapsed(self) -> Duration {
+        Duration::ZERO
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a silo runs on.
 
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering, fence};
+pub(crate) use std::time::Instant;
 
 pub(crate) use crossbeam_queue::SegQueue as Queue;
 pub(crate) use parking_lot::{Mutex, MutexGuard};
