@@ -265,7 +265,7 @@ fn begin<A: Actor, M: Method<A>>(
     let here = may_run_here(local, slot, &request, M::INDEX);
     if here
         && slot.host.gate.is_none()
-        && let Some(hold) = acquire::<A, M>(slot)
+        && let Some(hold) = acquire::<A, M>(local, slot)
     {
         return run_here(local, slot, message, request, hold, Pass::ANY, waiting);
     }
@@ -284,7 +284,7 @@ fn begin_at_worker<A: Actor, M: Method<A>>(
     let ungated = pool.first().host.gate.is_none();
     let take = |slot: &Arc<Slot<A>>| {
         let here = ungated && may_run_here(local, slot, &request, M::INDEX);
-        here.then(|| acquire::<A, M>(slot)).flatten()
+        here.then(|| acquire::<A, M>(local, slot)).flatten()
     };
     let crew = pool.crew(Some(local));
     if let Some((slot, hold)) = crew.find(take) {
@@ -351,12 +351,14 @@ fn begin_admitted<A: Actor, M: Method<A>>(
     let gate = slot.host.gate.as_ref();
     if here {
         let mut hold = None;
-        if reported || gate.is_some() {
-            hold = acquire::<A, M>(slot);
+        let exclusive = <M::Mode as TurnMode<A>>::EXCLUSIVE;
+        let gathered = exclusive && slot.word.snapshot().is_spread() && slot.gather(&slot.mailbox());
+        if reported || gathered || gate.is_some() {
+            hold = acquire::<A, M>(local, slot);
         }
         let vacant = || slot.word.snapshot().phase() == Phase::Vacant;
         if hold.is_none() && slot.host.activates_instantly() && vacant() {
-            hold = match activate_here(slot, <M::Mode as TurnMode<A>>::EXCLUSIVE) {
+            hold = match activate_here(slot, exclusive) {
                 Some(Err(failure)) => return Poll::Ready(Err(failure.widen())),
                 made => made.and_then(Result::ok),
             };
@@ -378,11 +380,11 @@ fn begin_admitted<A: Actor, M: Method<A>>(
 }
 
 #[inline(always)]
-fn acquire<A: Actor, M: Method<A>>(slot: &Slot<A>) -> Option<Hold> {
+fn acquire<A: Actor, M: Method<A>>(local: &Local, slot: &Slot<A>) -> Option<Hold> {
     if <M::Mode as TurnMode<A>>::EXCLUSIVE {
         slot.word.try_exclusive().then_some(Hold::Exclusive)
     } else {
-        slot.word.try_shared().then_some(Hold::Shared)
+        slot.acquire_shared(local)
     }
 }
 
@@ -405,19 +407,19 @@ fn run_here<A: Actor, M: Method<A>>(
     }
     match begun {
         Inline::Done(reply) => {
-            slot.release(hold);
+            slot.release(hold, local);
             Poll::Ready(Ok(reply))
         }
         Inline::Failed(error) => {
-            slot.release(hold);
+            slot.release(hold, local);
             Poll::Ready(Err(CallError::Actor(error)))
         }
         Inline::Panicked(details) => {
-            slot.release(hold);
+            slot.release(hold, local);
             Poll::Ready(Err(CallError::Panicked(details)))
         }
         Inline::Pending(turn, ticket) => {
-            slot.hand_over(turn);
+            slot.hand_over(turn, local);
             wait(slot, ticket, deadline, pass, waiting)
         }
     }

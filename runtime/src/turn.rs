@@ -17,6 +17,7 @@
 pub(crate) mod block;
 mod cell;
 mod executor;
+mod lanes;
 mod lend;
 pub(crate) mod local;
 mod mailbox;

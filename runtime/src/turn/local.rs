@@ -13,7 +13,7 @@ use tokio::task;
 
 use crate::chain::ChainLink;
 use crate::turn::INLINE_DEPTH_MAX;
-use crate::turn::sync::per_thread;
+use crate::turn::sync::{number_thread, per_thread};
 use crate::turn::task::Header;
 
 per_thread!(LOCAL: Local = Local::new());
@@ -28,6 +28,8 @@ pub(crate) struct Local {
     pub(crate) depth: Cell<u32>,
     /// Counts inline turns, to time one in so many.
     pub(crate) ticks: Cell<u32>,
+    /// The thread's number, once it is asked for.
+    number: Cell<Option<u32>>,
     /// The tokio task last seen here, and the runtime it lives on.
     seen: Cell<Option<(task::Id, runtime::Id)>>,
     // A mailbox's worth of small messages stays out of the allocator's hands; altogether at most 2 MiB a thread.
@@ -44,6 +46,7 @@ impl Local {
             hook: Cell::new(None),
             depth: Cell::new(0),
             ticks: Cell::new(0),
+            number: Cell::new(None),
             seen: Cell::new(None),
             small: FreeList::new(),
             medium: FreeList::new(),
@@ -66,6 +69,16 @@ impl Local {
         let hook = self.hook.take();
         self.hook.set(hook.clone());
         hook
+    }
+
+    /// The thread's number among those that asked.
+    #[inline]
+    pub(crate) fn number(&self) -> u32 {
+        self.number.get().unwrap_or_else(|| {
+            let number = number_thread();
+            self.number.set(Some(number));
+            number
+        })
     }
 
     /// Whether the code that runs now runs inside the tokio runtime `home`.

@@ -102,6 +102,7 @@ impl Methods for Register {
         MethodSpec { name: "read", exclusive: false },
         MethodSpec { name: "wait", exclusive: true },
         MethodSpec { name: "lend", exclusive: true },
+        MethodSpec { name: "watch", exclusive: false },
     ];
 }
 
@@ -174,6 +175,23 @@ impl Method<Register> for Wait {
     }
 }
 
+/// Reads, waits at the door beside others, and reads again.
+struct Watch(#[expect(dead_code, reason = "counts the message")] Counted, Arc<Door>);
+
+impl Method<Register> for Watch {
+    type Mode = Shared;
+    type Ok = usize;
+    type Error = Infallible;
+    const INDEX: usize = 4;
+
+    async fn run(self, actor: &Register, _cx: &Cx) -> Result<usize, Infallible> {
+        let before = actor.read();
+        poll_fn(|cx| self.1.poll(cx)).await;
+        assert_eq!(actor.read(), before, "nobody writes beside a shared turn");
+        Ok(before)
+    }
+}
+
 /// Lends itself while it waits at the door and calls its own actor back.
 struct LendItself(Counted, Arc<Door>, ActorRef<Register>, Counted);
 
@@ -234,6 +252,17 @@ impl Stage {
 
     fn counted(&self) -> Counted {
         Counted::new(&self.live)
+    }
+
+    /// A stage whose actor is active, with its shared turns counted in lanes.
+    fn spread() -> Self {
+        let stage = Self::new();
+        assert_eq!(stage.ask_here(Read(stage.counted())), 0);
+        assert!(stage.slot.word.try_shared());
+        stage.slot.spread();
+        assert!(!stage.slot.word.release_shared());
+        assert!(stage.slot.word.snapshot().lets_into_lanes());
+        stage
     }
 
     /// Asks from a thread of its own.
@@ -481,6 +510,79 @@ fn a_tell_and_an_ask_survive_a_deactivation() {
         stage.join(told);
         let added = stage.join(asked);
         assert!(added == 1 || added == 2, "{added}");
+        stage.end();
+    });
+}
+
+#[test]
+fn a_read_in_a_lane_and_a_write_exclude_each_other() {
+    explore(TWO, || {
+        let stage = Stage::spread();
+        let other = stage.ask(Read(stage.counted()));
+        assert_eq!(stage.ask_here(Add(stage.counted())), 1);
+        assert!(stage.join(other) <= 1);
+        stage.end();
+    });
+}
+
+#[test]
+fn a_turn_that_waits_leaves_its_lane_and_still_keeps_writers_out() {
+    explore(TWO, || {
+        let stage = Stage::spread();
+        let door = Arc::<Door>::default();
+        let watches = stage.ask(Watch(stage.counted(), door.clone()));
+        let adds = {
+            stage.actor().call(Add(stage.counted())).tell().unwrap();
+            door.open();
+            stage.ask_here(Add(stage.counted()))
+        };
+        let seen = stage.join(watches);
+        assert!(adds == 2 && (seen == 0 || seen == 1 || seen == 2), "{adds} {seen}");
+        stage.end();
+    });
+}
+
+#[test]
+fn an_actor_spreads_while_it_is_written_to() {
+    explore(TWO, || {
+        let stage = Stage::new();
+        assert_eq!(stage.ask_here(Read(stage.counted())), 0);
+        let slot = stage.slot.clone();
+        let spreads = stage.run(move || {
+            if slot.word.try_shared() {
+                slot.spread();
+                if slot.word.release_shared() {
+                    slot.schedule();
+                }
+            }
+        });
+        assert_eq!(stage.ask_here(Add(stage.counted())), 1);
+        stage.join(spreads);
+        assert_eq!(stage.ask_here(Add(stage.counted())), 2);
+        stage.end();
+    });
+}
+
+#[test]
+fn reads_in_two_lanes_and_a_write_exclude_each_other() {
+    explore(THREE, || {
+        let stage = Stage::spread();
+        let one = stage.ask(Read(stage.counted()));
+        let other = stage.ask(Read(stage.counted()));
+        assert_eq!(stage.ask_here(Add(stage.counted())), 1);
+        assert!(stage.join(one) <= 1 && stage.join(other) <= 1);
+        stage.end();
+    });
+}
+
+#[test]
+fn a_deactivation_waits_for_turns_in_lanes() {
+    explore(THREE, || {
+        let stage = Stage::spread();
+        let one = stage.ask(Read(stage.counted()));
+        let other = stage.ask(Read(stage.counted()));
+        stage.slot.request_deactivation(DeactivationReason::Requested);
+        assert!(stage.join(one) == 0 && stage.join(other) == 0);
         stage.end();
     });
 }

@@ -12,12 +12,13 @@
 
 mod drain;
 mod pending;
+mod shared;
 mod submit;
 mod ticks;
 mod watch;
 
 use std::any::Any;
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 
 use quark_base::{ActorId, Key};
 use quark_devices::lease::DeviceLease;
@@ -32,6 +33,8 @@ use crate::host::Host;
 use crate::supervision::{self, Supervisor};
 use crate::turn::block::with_local;
 use crate::turn::cell::{ActorAddress, ActorCell, Sole};
+use crate::turn::lanes::Lanes;
+use crate::turn::local::Local;
 use crate::turn::mailbox::Mailbox;
 use crate::turn::resident::report_drop_panic;
 use crate::turn::sync::{AtomicU32, Mutex, MutexGuard, Ordering};
@@ -90,6 +93,8 @@ pub(crate) struct Slot<A: Actor> {
     home: tokio::runtime::Id,
     pub(super) mailbox: Mutex<Mailbox>,
     pub(super) actor: ActorCell<A>,
+    /// There once shared turns came from several threads.
+    lanes: OnceLock<Lanes>,
     this: Weak<Self>,
     pub(crate) key: Key,
     pub(crate) host: Arc<Host<A>>,
@@ -111,6 +116,7 @@ impl<A: Actor> Slot<A> {
             home: host.services.nodes[node as usize].home(),
             mailbox: Mutex::new(Mailbox::new()),
             actor: ActorCell::new(),
+            lanes: OnceLock::new(),
             key,
             host,
         })
@@ -179,12 +185,13 @@ impl<A: Actor> Slot<A> {
         self.push(Item::Slot(self.arc()));
     }
 
-    /// Ends a turn that ran on its caller's thread.
+    /// Ends a turn that ran on its caller's thread, which is this one.
     #[inline(always)]
-    pub(crate) fn release(&self, hold: Hold) {
+    pub(crate) fn release(&self, hold: Hold, local: &Local) {
         let needs_executor = match hold {
             Hold::Exclusive => self.word.release_exclusive(),
             Hold::Shared => self.word.release_shared(),
+            Hold::Lane => return self.leave_lane(local),
             Hold::Lent => unreachable!("lent turns run on executors"),
         };
         if needs_executor {
@@ -192,10 +199,13 @@ impl<A: Actor> Slot<A> {
         }
     }
 
-    /// A turn that began on its caller's thread goes on without it.
+    /// A turn that began on its caller's thread, which is this one, goes on without it.
     #[cold]
-    pub(crate) fn hand_over(self: &Arc<Self>, turn: TaskRef) {
+    pub(crate) fn hand_over(self: &Arc<Self>, turn: TaskRef, local: &Local) {
         turn.settle_down(self.clone());
+        if turn.hold() == Hold::Lane {
+            self.leave_lane_for_good(&turn, local);
+        }
         self.attach(&turn);
         self.pause(&turn);
     }
@@ -209,6 +219,9 @@ impl<A: Actor> Slot<A> {
 
     /// Leaves `from` for `to`, which owns the actor.
     pub(crate) fn take(self: Arc<Self>, from: Phase, to: Phase) -> Option<Resident<A>> {
+        if from == Phase::Active && !self.gather(&self.mailbox.lock()) {
+            return None;
+        }
         let sole = self.word.begin(from, to)?;
         Some(Resident { sole, settled: false, slot: self })
     }
@@ -260,6 +273,7 @@ impl<A: Actor> Slot<A> {
                 self.lent_turn_over();
                 false
             }
+            Hold::Lane => unreachable!("a turn that is handed over has left its lane"),
         };
         if needs_executor {
             self.schedule();
@@ -353,7 +367,11 @@ impl<A: Actor> AnySlot for Slot<A> {
 
     fn is_idle(&self) -> bool {
         let seen = self.word.snapshot();
-        seen.phase() == Phase::Active && !seen.has_writer() && seen.readers() == 0 && !seen.has_queued()
+        seen.phase() == Phase::Active
+            && !seen.has_writer()
+            && seen.readers() == 0
+            && !seen.has_queued()
+            && self.lanes_are_empty()
     }
 
     fn grid(&self) -> Grid {

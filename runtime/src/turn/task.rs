@@ -57,6 +57,8 @@ pub(crate) enum Hold {
     Shared,
     /// What a waiting turn of its own chain lent.
     Lent,
+    /// A shared turn that its thread's lane counts: only while it is polled inline.
+    Lane,
 }
 
 /// How a poll ended.
@@ -243,8 +245,14 @@ impl TaskRef {
         match self.header().hold.load(Ordering::Relaxed) {
             0 => Hold::Exclusive,
             1 => Hold::Shared,
-            _ => Hold::Lent,
+            2 => Hold::Lent,
+            _ => Hold::Lane,
         }
+    }
+
+    /// The turn leaves its lane and is counted in the word from here on. Before another thread can see it.
+    pub(crate) fn leave_lane(&self) {
+        self.header().hold.store(Hold::Shared as u8, Ordering::Relaxed);
     }
 
     pub(crate) fn pending_index(&self) -> &AtomicU32 {

@@ -10,9 +10,14 @@
 //! | 20-22 | phase       | the holder of `WRITER`, or the     |                                      |
 //! |       |             | compare-and-swap that leaves it    |                                      |
 //! | 23    | `WATCHED`   | who wants to hear of the next call | that call, off the inline path       |
+//! | 24    | `SPREAD`    | a shared turn that finds others    | who gathers, setting `GATHERING`     |
+//! | 25    | `GATHERING` | who wants the actor alone          | who finds all lanes empty then       |
 //!
 //! `QUEUED` changes only under the mailbox lock. An inline caller wins the word only while nothing is queued and
 //! no deactivation is asked for, so it never overtakes a queued message.
+//!
+//! While `SPREAD` is set, shared turns are counted in lanes (`lanes.rs`), and while `GATHERING` is, some of them may
+//! still run. Both change under the mailbox lock, but that a shared turn sets `SPREAD` without it, while nobody waits.
 //!
 //! No wake-up is lost: `SCHEDULED` is cleared *before* the executor tries to take the turn, and whoever lets a
 //! turn go looks at `QUEUED` and `CLOSE` in the very value that its release replaced. So a message that finds
@@ -30,9 +35,13 @@ const CLOSE: u32 = 1 << 19;
 const PHASE_SHIFT: u32 = 20;
 const PHASE: u32 = 7 << PHASE_SHIFT;
 const WATCHED: u32 = 1 << 23;
+const SPREAD: u32 = 1 << 24;
+const GATHERING: u32 = 1 << 25;
 
-/// Shared turns that may run on one activation at once; the next one waits in the mailbox.
-pub(crate) const SHARED_TURNS_MAX: u32 = READERS - 1;
+/// Shared turns that may begin on one activation beside others; the next one waits in the mailbox. The other half of
+/// the count is for turns that began in a lane and outlive their first poll: a thread polls at most
+/// [`INLINE_DEPTH_MAX`](crate::turn::INLINE_DEPTH_MAX) at once.
+pub(crate) const SHARED_TURNS_MAX: u32 = READERS / 2;
 
 /// Where an activation is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +101,17 @@ impl Snapshot {
         self.0 & CLOSE != 0
     }
 
+    /// Whether shared turns may run that [`readers`](Self::readers) does not count.
+    pub(crate) fn is_spread(self) -> bool {
+        self.0 & (SPREAD | GATHERING) != 0
+    }
+
+    /// Whether a shared turn may enter a lane.
+    #[inline]
+    pub(crate) fn lets_into_lanes(self) -> bool {
+        self.0 & !(READERS | SCHEDULED) == Phase::Active.bits() | SPREAD
+    }
+
     pub(crate) fn is_watched(self) -> bool {
         self.0 & WATCHED != 0
     }
@@ -122,13 +142,15 @@ impl Word {
         self.0.compare_exchange(idle, idle | WRITER, Ordering::Acquire, Ordering::Relaxed).is_ok()
     }
 
-    /// Takes a shared turn if no writer runs or waits. The inline path.
+    /// Takes a shared turn of an idle actor with nothing waiting. The inline path.
     #[inline]
-    pub(crate) fn try_shared(&self) -> bool {
+    pub(crate) fn try_shared_alone(&self) -> bool {
         let idle = Phase::Active.bits();
-        if self.0.compare_exchange(idle, idle + READER, Ordering::Acquire, Ordering::Relaxed).is_ok() {
-            return true;
-        }
+        self.0.compare_exchange(idle, idle + READER, Ordering::Acquire, Ordering::Relaxed).is_ok()
+    }
+
+    /// Takes a shared turn beside others if no writer runs or waits. The inline path.
+    pub(crate) fn try_shared(&self) -> bool {
         self.update(|word| {
             let free =
                 word & !(READERS | SCHEDULED) == Phase::Active.bits() && word & READERS < SHARED_TURNS_MAX;
@@ -137,10 +159,47 @@ impl Word {
         .is_ok()
     }
 
+    /// The word, for the inline path of shared turns.
+    #[inline]
+    pub(crate) fn glance(&self) -> Snapshot {
+        Snapshot(self.0.load(Ordering::SeqCst))
+    }
+
+    /// Lets shared turns into lanes from here on, if nobody waits. The caller holds a shared turn.
+    pub(crate) fn spread(&self) {
+        // Refused is as good: then somebody waits, or somebody else was quicker.
+        let _ = self.update(|word| {
+            let free = word & !(READERS | SCHEDULED) == Phase::Active.bits();
+            free.then_some(word | SPREAD)
+        });
+    }
+
+    /// Lets no turn into a lane any more. Under the mailbox lock.
+    pub(crate) fn close_lanes(&self) {
+        let closing = |word: u32| Some((word & !SPREAD) | GATHERING);
+        // Never refused.
+        let _ = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, closing);
+    }
+
+    /// Whoever was in a lane has left it. Under the same lock.
+    pub(crate) fn lanes_are_empty(&self) {
+        self.0.fetch_and(!GATHERING, Ordering::AcqRel);
+    }
+
+    /// Takes over a shared turn that was counted in a lane.
+    pub(crate) fn leave_lane(&self) {
+        self.0.fetch_add(READER, Ordering::AcqRel);
+    }
+
+    /// Whoever looks at `seen` after leaving a lane: true if he must schedule the slot.
+    pub(crate) fn lane_left(&self, seen: Snapshot) -> bool {
+        seen.needs_executor() && self.schedule()
+    }
+
     /// Takes the exclusive turn for a queued message, whatever else waits.
     pub(crate) fn take_exclusive(&self) -> bool {
         self.update(|word| {
-            let free = word & (PHASE | WRITER | READERS | CLOSE) == Phase::Active.bits();
+            let free = word & (PHASE | WRITER | READERS | CLOSE | SPREAD | GATHERING) == Phase::Active.bits();
             free.then_some(word | WRITER)
         })
         .is_ok()
@@ -211,7 +270,7 @@ impl Word {
     /// phase is one that owns the actor.
     pub(crate) fn begin(&self, from: Phase, to: Phase) -> Option<Sole> {
         let begun = self.update(|word| {
-            let free = word & (PHASE | WRITER | READERS) == from.bits();
+            let free = word & (PHASE | WRITER | READERS | SPREAD | GATHERING) == from.bits();
             free.then_some((word & !PHASE) | to.bits() | WRITER)
         });
         begun.ok().map(|_| Sole::hand_out(from == Phase::Active))
@@ -324,6 +383,26 @@ mod tests {
         assert!(word.begin(Phase::Vacant, Phase::Activating).is_some());
         assert_eq!(word.request_close(), Some(false));
         assert!(word.settle_active().wants_close() && word.snapshot().wants_close());
+    }
+
+    #[test]
+    fn lanes_that_are_open_or_being_gathered_keep_writers_and_deactivations_out() {
+        let word = active();
+        word.spread();
+        assert!(word.snapshot().lets_into_lanes() && !word.try_exclusive() && !word.take_exclusive());
+        assert!(word.begin(Phase::Active, Phase::Deactivating).is_none());
+        word.close_lanes();
+        assert!(!word.snapshot().lets_into_lanes() && !word.try_exclusive() && !word.take_exclusive());
+        word.lanes_are_empty();
+        assert!(word.take_exclusive());
+    }
+
+    #[test]
+    fn nobody_spreads_an_actor_that_somebody_waits_for() {
+        let word = active();
+        word.set_queued();
+        word.spread();
+        assert!(!word.snapshot().is_spread() && word.take_exclusive());
     }
 
     #[test]

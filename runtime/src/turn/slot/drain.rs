@@ -28,7 +28,7 @@ impl<A: Actor> Slot<A> {
             let mut mailbox = self.mailbox.lock();
             match mailbox.first_is_exclusive() {
                 None => return,
-                Some(true) if self.word.take_exclusive() => {
+                Some(true) if self.gather(&mailbox) && self.word.take_exclusive() => {
                     let batch = self.take_exclusive_batch(&mut mailbox);
                     drop(mailbox);
                     return self.run_exclusive(batch);

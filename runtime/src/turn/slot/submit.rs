@@ -29,7 +29,7 @@ impl<A: Actor> Slot<A> {
         turn.settle_down(self.clone());
         let mut mailbox = self.mailbox.lock();
         let seen = self.word.snapshot();
-        if seen.has_writer() || seen.readers() > 0 {
+        if seen.has_writer() || seen.readers() > 0 || seen.is_spread() {
             match self.comes_back(&turn, &mut mailbox) {
                 ComesBack::No => {}
                 ComesBack::Reenters if self.word.reenter_shared() => {

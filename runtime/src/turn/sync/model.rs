@@ -82,6 +82,24 @@ impl<T> Queue<T> {
     }
 }
 
+/// See the real one.
+pub(crate) fn model_fence() {
+    fence(Ordering::SeqCst);
+}
+
+/// See the real one: two, so that turns meet in lanes and pass each other.
+pub(crate) fn lanes() -> usize {
+    2
+}
+
+/// See the real one.
+pub(crate) fn number_thread() -> u32 {
+    loom::lazy_static! {
+        static ref NEXT: loom::sync::atomic::AtomicU32 = loom::sync::atomic::AtomicU32::new(0);
+    }
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 /// Time stands still in a model, so that nothing depends on how long its exploration takes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Instant;

@@ -6,6 +6,24 @@ pub(crate) use std::time::Instant;
 pub(crate) use crossbeam_queue::SegQueue as Queue;
 pub(crate) use parking_lot::{Mutex, MutexGuard};
 
+/// Orders what stands before it against what stands after, for threads that do the same the other way round.
+/// Operations with `SeqCst` on both sides do so by themselves; loom's do not.
+#[inline(always)]
+pub(crate) fn model_fence() {}
+
+/// Lanes that a spread slot has: a power of two.
+pub(crate) fn lanes() -> usize {
+    const MAX: usize = 64;
+    std::thread::available_parallelism().map_or(1, usize::from).next_power_of_two().min(MAX)
+}
+
+/// Numbers the threads that ask, one after another: neighbours get different lanes. It concerns threads, which
+/// belong to the process and not to a silo.
+pub(crate) fn number_thread() -> u32 {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
 /// A `static` of which each thread has its own.
 macro_rules! per_thread {
     ($name:ident: $type:ty = $first:expr) => {
