@@ -79,8 +79,8 @@ pub mod prelude {
 pub mod macro_support {
     pub use quark_placement::{GpuNeed, NumaPreference};
     pub use quark_runtime::actor::{
-        Actor, ActorSpec, Create, DeactivationReason, HookError, Method, MethodSpec, Methods, PrewarmSpec,
-        Reference, ResultLike,
+        Actor, ActorSpec, Create, DeactivationReason, HookError, Message, Method, MethodSpec, Methods,
+        PrewarmSpec, Reference, ResultLike,
     };
     pub use quark_runtime::coalesce::{Answerable, Coalesced, Comparable};
     pub use quark_runtime::dead_letters::{

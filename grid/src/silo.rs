@@ -13,6 +13,7 @@ use quark_placement::Api;
 use quark_predictive::PrewarmBudget;
 use quark_runtime::actor::{Actor, Create, HookError};
 use quark_runtime::guards::Guards;
+use quark_runtime::intercept::Interceptor;
 use quark_runtime::pressure::MemoryGauge;
 use quark_runtime::{Grid, Runtime, RuntimeBuilder, Shutdown};
 
@@ -77,6 +78,12 @@ impl SiloBuilder {
     /// Guards actors of type `A` with these instead of what the type declares.
     pub fn guards<A: Actor>(mut self, guards: Guards) -> Self {
         self.runtime = self.runtime.guards::<A>(guards);
+        self
+    }
+
+    /// Puts somebody between callers and the actors of type `A`: for tests. `quark-testkit` has doubles and faults.
+    pub fn intercept<A: Actor>(mut self, interceptor: Arc<dyn Interceptor>) -> Self {
+        self.runtime = self.runtime.intercept::<A>(interceptor);
         self
     }
 

@@ -1,5 +1,6 @@
 //! `#[methods]`: each `pub async fn` becomes a message type and a method of the typed reference.
 
+mod arguments;
 mod coalesce;
 mod letters;
 mod supervisor;
@@ -444,6 +445,7 @@ impl Turn {
         });
         let coalesced = self.coalesced(actor, quark);
         let letter = self.letter(quark);
+        let arguments = self.arguments(quark);
         let demand_copies = self.demand_copies(actor, quark);
         let body = if self.returns_result() { call } else { quote!(::core::result::Result::Ok(#call)) };
         quote! {
@@ -453,6 +455,7 @@ impl Turn {
             pub struct #message { #(#fields),* }
 
             #coalesced
+            #arguments
 
             #[automatically_derived]
             impl #quark::Method<#actor> for #message {

@@ -144,6 +144,13 @@ pub trait Method<A: Actor>: Send + 'static {
     }
 }
 
+/// A message as its arguments: a tuple, in the order of the method's parameters; the context is none of them.
+/// `#[methods]` implements it for the messages that it makes.
+pub trait Message<Arguments> {
+    /// Takes the message apart.
+    fn into_arguments(self) -> Arguments;
+}
+
 /// A `Result` under whatever name; lets the macros take apart a return type that is an alias.
 pub trait ResultLike {
     /// The success type.

@@ -16,6 +16,7 @@ use crate::context::{Request, RequestContext};
 use crate::dead_letters::{Past, Watched};
 use crate::error::{CallError, Failure, Overloaded, Timeout};
 use crate::guards::{Admission, InLine, Pass};
+use crate::intercept::{self, Caught, Reply};
 use crate::timers::Sleep;
 use crate::turn::block::{self, run_inline, with_local};
 use crate::turn::local::Local;
@@ -84,7 +85,8 @@ impl<'r, A: Actor, M: Method<A>> Call<'r, A, M> {
         let request = if context.is_some() { Request::new(context, None) } else { Request::default() };
         let chosen = self.target.pool().map(|pool| pool.choose_anywhere(<M::Mode as TurnMode<A>>::EXCLUSIVE));
         let slot = chosen.as_ref().map_or(slot, Claim::slot);
-        let turn = block::one_way::<A, M>(slot, self.message, request);
+        let Some(message) = intercept::one_way(slot, self.message) else { return Ok(()) };
+        let turn = block::one_way::<A, M>(slot, message, request);
         slot.send(turn).map_err(|blocked| blocked.into_failure(slot).widen())
     }
 }
@@ -125,6 +127,8 @@ enum Waiting<T, E> {
     Answer(Answer<T, E>),
     /// Its turn in the line of a rate limit.
     Line(Line<T, E>),
+    /// What an interceptor answers.
+    Intercepted(Reply<T, E>, Option<Sleep>),
 }
 
 struct Answer<T, E> {
@@ -165,6 +169,10 @@ impl<A: Actor, M: Method<A>> Future for Ask<'_, A, M> {
         let begun = with_local(|local| {
             let request = request(local, slot, context, limit);
             if const { keeps_asks::<A>() } {
+                let message = match caught(slot, message, &request, waiting) {
+                    Some(message) => message,
+                    None => return Poll::Pending,
+                };
                 let watched = Watched::new(slot, message, Past::asked());
                 return begin(local, this.target, slot, watched, request, waiting);
             }
@@ -192,6 +200,16 @@ impl<A: Actor, M: Method<A>> Ask<'_, A, M> {
             if begun.is_ready() {
                 return begun;
             }
+        }
+        if let Some(Waiting::Intercepted(reply, timer)) = &mut self.waiting {
+            if let Poll::Ready(reply) = reply.as_mut().poll(cx) {
+                self.waiting = None;
+                return Poll::Ready(reply);
+            }
+            let Some(timer) = timer else { return Poll::Pending };
+            ready!(Pin::new(timer).poll(cx));
+            self.waiting = None;
+            return Poll::Ready(Err(late(true).widen()));
         }
         let Some(Waiting::Answer(answer)) = &mut self.waiting else { return Poll::Pending };
         let reply = ready!(answer.poll(cx, late));
@@ -264,7 +282,7 @@ fn begin<A: Actor, M: Method<A>>(
     }
     let here = may_run_here(local, slot, &request, M::INDEX);
     if here
-        && slot.host.gate.is_none()
+        && slot.host.is_open()
         && let Some(hold) = acquire::<A, M>(local, slot)
     {
         return run_here(local, slot, message, request, hold, Pass::ANY, waiting);
@@ -281,9 +299,9 @@ fn begin_at_worker<A: Actor, M: Method<A>>(
     request: Request,
     waiting: &mut Option<Waiting<M::Ok, M::Error>>,
 ) -> Poll<Result<M::Ok, CallError<M::Error>>> {
-    let ungated = pool.first().host.gate.is_none();
+    let open = pool.first().host.is_open();
     let take = |slot: &Arc<Slot<A>>| {
-        let here = ungated && may_run_here(local, slot, &request, M::INDEX);
+        let here = open && may_run_here(local, slot, &request, M::INDEX);
         here.then(|| acquire::<A, M>(local, slot)).flatten()
     };
     let crew = pool.crew(Some(local));
@@ -318,6 +336,9 @@ fn begin_slowly<A: Actor, M: Method<A>>(
     if request.deadline().is_some_and(|deadline| deadline <= slot.host.services.clock.now()) {
         return Poll::Ready(Err(late(slot, M::INDEX, false).widen()));
     }
+    // One that sees to its dead letter was shown before it was told to.
+    let shown = if M::WATCHED { Some(message) } else { caught(slot, message, &request, waiting) };
+    let Some(message) = shown else { return Poll::Pending };
     let Some(gate) = &slot.host.gate else {
         return begin_admitted(local, slot, message, request, here, Pass::ANY, waiting);
     };
@@ -333,6 +354,25 @@ fn begin_slowly<A: Actor, M: Method<A>>(
             });
             *waiting = Some(Waiting::Line(Line { place, begin, timer }));
             Poll::Pending
+        }
+    }
+}
+
+/// Shows the call to the type's interceptor, if it has one. None if that answers it.
+#[inline]
+fn caught<A: Actor, M: Method<A>>(
+    slot: &Arc<Slot<A>>,
+    message: M,
+    request: &Request,
+    waiting: &mut Option<Waiting<M::Ok, M::Error>>,
+) -> Option<M> {
+    let Some(interceptor) = &slot.host.interceptor else { return Some(message) };
+    match intercept::ask(&**interceptor, slot, message) {
+        Caught::Passes(message) => Some(message),
+        Caught::Answered(reply) => {
+            let timer = request.deadline().map(|at| slot.executor().timers().sleep_until(at));
+            *waiting = Some(Waiting::Intercepted(reply, timer));
+            None
         }
     }
 }

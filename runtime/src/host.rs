@@ -18,6 +18,7 @@ use crate::dead_letters::{self, Queue, Stored};
 use crate::error::{ActivationCause, ActivationError};
 use crate::grid::{Grid, Hosts};
 use crate::guards::{BreakerState, Gate, Guards, Outlook};
+use crate::intercept::Interceptor;
 use crate::pressure::Look;
 use crate::services::Services;
 use crate::turn::block::panic_message;
@@ -50,6 +51,10 @@ pub(crate) struct Host<A: Actor> {
     guards: Guards,
     /// What calls pass on their way in; none for a type that nothing is asked of.
     pub(crate) gate: Option<Arc<Gate>>,
+    /// Who stands in for the type's actors, in a test.
+    pub(crate) interceptor: Option<Arc<dyn Interceptor>>,
+    /// Neither a gate nor an interceptor is in the way of an inline call.
+    is_open: bool,
     /// Messages that gave way at full mailboxes.
     dropped: AtomicU64,
     hosts: Weak<Hosts>,
@@ -109,10 +114,14 @@ impl<A: Actor> Host<A> {
         services: Arc<Services>,
         hosts: Weak<Hosts>,
         guards: Guards,
+        interceptor: Option<Arc<dyn Interceptor>>,
         factory: Factory<A>,
     ) -> Arc<Self> {
+        let gate = Gate::of(&guards, A::SPEC.name, &services);
         Arc::new(Self {
-            gate: Gate::of(&guards, A::SPEC.name, &services),
+            is_open: gate.is_none() && interceptor.is_none(),
+            gate,
+            interceptor,
             guards,
             dropped: AtomicU64::new(0),
             spec: A::SPEC,
@@ -129,7 +138,11 @@ impl<A: Actor> Host<A> {
 
     /// A fresh actor.
     pub(crate) fn create(&self, key: &Key) -> Result<A, ActivationCause> {
-        match catch_unwind(AssertUnwindSafe(|| (self.factory)(key))) {
+        let make = || {
+            self.interceptor.as_ref().map_or(Ok(()), |interceptor| interceptor.activate(key))?;
+            (self.factory)(key)
+        };
+        match catch_unwind(AssertUnwindSafe(make)) {
             Ok(made) => made.map_err(ActivationCause::Failed),
             Err(payload) => Err(ActivationCause::Panicked(panic_message(payload))),
         }
@@ -155,6 +168,12 @@ impl<A: Actor> Host<A> {
     #[inline]
     pub(crate) fn is_floating(&self) -> bool {
         const { A::SPEC.gpu.is_none() }
+    }
+
+    /// Whether nothing is in the way of an inline call.
+    #[inline(always)]
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_open
     }
 
     /// Begins to time a poll of the method, now and then.

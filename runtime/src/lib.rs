@@ -30,6 +30,7 @@ pub mod error;
 pub mod grid;
 pub mod guards;
 mod host;
+pub mod intercept;
 pub mod pressure;
 mod prewarm;
 pub mod runtime;

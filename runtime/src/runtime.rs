@@ -23,6 +23,7 @@ use crate::actor::{Actor, ActorSpec, Create, DeactivationReason, HookError};
 use crate::grid::{Grid, Hosts};
 use crate::guards::Guards;
 use crate::host::{AnyHost, Host, Hosted};
+use crate::intercept::Interceptor;
 use crate::pressure::{Bounds, MemoryGauge, Pressure};
 use crate::prewarm::Prewarmer;
 use crate::services::{Lanes, Services, TICK, Tenants};
@@ -43,7 +44,15 @@ const ABORT_PATIENCE: Duration = Duration::from_secs(1);
 const PREWARM_ACTORS: usize = 1_024;
 const PREWARM_TTL: Duration = Duration::from_secs(10);
 
-type HostMaker = Box<dyn FnOnce(Arc<Services>, Weak<Hosts>, Guards) -> (Arc<dyn AnyHost>, Vec<Found>) + Send>;
+type HostMaker = Box<
+    dyn FnOnce(
+            Arc<Services>,
+            Weak<Hosts>,
+            Guards,
+            Option<Arc<dyn Interceptor>>,
+        ) -> (Arc<dyn AnyHost>, Vec<Found>)
+        + Send,
+>;
 
 /// Sets up the runtime of one silo.
 pub struct RuntimeBuilder {
@@ -56,6 +65,7 @@ pub struct RuntimeBuilder {
     prewarm_budget: Option<PrewarmBudget>,
     types: Vec<(TypeId, ActorSpec, HostMaker)>,
     guards: HashMap<TypeId, (&'static str, Guards)>,
+    interceptors: HashMap<TypeId, Arc<dyn Interceptor>>,
     bounds: Bounds,
 }
 
@@ -71,6 +81,7 @@ impl Default for RuntimeBuilder {
             prewarm_budget: None,
             types: Vec::new(),
             guards: HashMap::new(),
+            interceptors: HashMap::new(),
             bounds: Bounds::default(),
         }
     }
@@ -130,8 +141,9 @@ impl RuntimeBuilder {
         mut self,
         factory: impl Fn(&Key) -> Result<A, HookError> + Send + Sync + 'static,
     ) -> Self {
-        let make: HostMaker = Box::new(|services, hosts, guards| {
-            let hosted = Hosted::new(Host::<A>::new(services, hosts, guards, Box::new(factory)));
+        let make: HostMaker = Box::new(|services, hosts, guards, interceptor| {
+            let host = Host::<A>::new(services, hosts, guards, interceptor, Box::new(factory));
+            let hosted = Hosted::new(host);
             let mut subscriptions = Subscriptions::new(Arc::downgrade(&hosted));
             A::subscribe(&mut subscriptions);
             (hosted, subscriptions.into_found())
@@ -157,6 +169,12 @@ impl RuntimeBuilder {
     /// Guards actors of type `A` with these instead of what the type declares.
     pub fn guards<A: Actor>(mut self, guards: Guards) -> Self {
         self.guards.insert(TypeId::of::<A>(), (A::SPEC.rust_type, guards));
+        self
+    }
+
+    /// Puts somebody between callers and the actors of type `A`: for tests.
+    pub fn intercept<A: Actor>(mut self, interceptor: Arc<dyn Interceptor>) -> Self {
+        self.interceptors.insert(TypeId::of::<A>(), interceptor);
         self
     }
 
@@ -262,7 +280,8 @@ impl RuntimeBuilder {
             let mut by_type = HashMap::new();
             for (id, spec, make) in self.types {
                 let guards = self.guards.get(&id).map_or(spec.guards, |(_, guards)| *guards);
-                let (host, subscriptions) = make(services.clone(), hosts.clone(), guards);
+                let interceptor = self.interceptors.get(&id).cloned();
+                let (host, subscriptions) = make(services.clone(), hosts.clone(), guards, interceptor);
                 by_type.insert(id, host);
                 found.extend(subscriptions);
             }

@@ -17,6 +17,7 @@ use crate::context::Request;
 use crate::error::{CallError, Failure};
 use crate::guards::Admission;
 use crate::host::Hosted;
+use crate::intercept;
 use crate::turn::{Blocked, Slot, TaskRef, block};
 
 /// An item that still waits for room in its subscriber's mailbox.
@@ -73,7 +74,8 @@ impl<A: Actor, T: Send + 'static, M: Method<A>> Subscriber<T> for Implicit<A, T,
             return Err(CallError::Draining(Box::new(actor)));
         };
         let slot = host.slot(key.as_str());
-        let turn = block::one_way::<A, M>(&slot, (self.message)(item), Request::default());
+        let Some(message) = intercept::one_way(&slot, (self.message)(item)) else { return Ok(None) };
+        let turn = block::one_way::<A, M>(&slot, message, Request::default());
         let Some(gate) = &slot.host.gate else { return deliver(&slot, turn) };
         match gate.admit(key) {
             Admission::Go(_) => deliver(&slot, turn),

@@ -1,4 +1,4 @@
-//! Tests of actors without waiting: a silo whose time a test owns.
+//! Tests of actors without waiting: a silo whose time a test owns, doubles, and faults.
 //!
 //! ```
 //! use quark::prelude::*;
@@ -46,8 +46,16 @@
 //! What does not: assertions, actors, and anything that a running silo needs.
 //!
 //! - [`silo`]: [`TestSilo`], and its time
+//! - [`double`]: [`Double`], a stand-in for the actors of a type, with scripted answers and recorded calls
+//! - [`faults`]: [`Faults`], panics, delays and errors at the n-th call or activation
+//! - [`method`]: naming a method by its path
 
+pub mod double;
+pub mod faults;
+pub mod method;
 pub mod silo;
 
+pub use double::{Double, Heard};
+pub use faults::Faults;
 pub use quark::base::VirtualClock;
 pub use silo::{TestSilo, TestSiloBuilder};

@@ -11,6 +11,9 @@ use quark::{Actor, Key, Shutdown, Silo, SiloBuilder, StartError};
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::{try_id, yield_now};
 
+use crate::double::Double;
+use crate::faults::Faults;
+
 /// Looks in a row that must find the silo at rest. Each lets every task of the test's runtime that is ready run once
 /// or more, so that a test's own tasks get to use what the silo gave them.
 const CALM_LOOKS: u32 = 32;
@@ -48,6 +51,19 @@ impl TestSiloBuilder {
         factory: impl Fn(&Key) -> Result<A, HookError> + Send + Sync + 'static,
     ) -> Self {
         self.configure(|silo| silo.host_with(factory))
+    }
+
+    /// Hosts a double in place of the actors of type `A`.
+    pub fn double<A: Actor>(self, double: &Double<A>) -> Self {
+        let script = double.script();
+        let nobody = |_: &Key| Err("a double stands in for the type, so none of its actors is made".into());
+        self.configure(|silo| silo.host_with::<A>(nobody).intercept::<A>(script))
+    }
+
+    /// Lets these faults befall the actors of type `A`, which is hosted besides.
+    pub fn faults<A: Actor>(self, faults: &Faults<A>) -> Self {
+        let plan = faults.plan();
+        self.configure(|silo| silo.intercept::<A>(plan))
     }
 
     /// The seed of everything random in the silo.
