@@ -83,6 +83,12 @@ impl ActorAttributes {
                  leave `workers(…)` out, or `gpu(…)` and `prewarm(…)`",
             );
         }
+        if self.workers.is_some() && (self.supervise.is_some() || self.root.is_some()) {
+            return error(
+                "a stateless worker is one of several behind its key, so it is nobody's parent or child, and has no \
+                 restarts of its own; leave `workers(…)` out, or `supervise(…)` and `root(…)`",
+            );
+        }
         Ok(())
     }
 

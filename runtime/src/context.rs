@@ -122,7 +122,7 @@ impl Cx {
     }
 
     /// Makes the actor `B/key` a child of the running one, and activates it. The running actor's type supervises
-    /// it from here on, and it ends with the running actor's activation; see [`supervision`](crate::supervision).
+    /// it from here on, and it ends with the running actor's activation; see [`supervision`].
     ///
     /// It does not wait for the activation: calls do. A child that is there already stays as it is, and one that was
     /// stopped is started again.

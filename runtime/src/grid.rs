@@ -176,6 +176,7 @@ impl Grid {
                     active: host.active(),
                     queued: host.queued(),
                     dropped: host.dropped(),
+                    dead_letters: host.dead_letters(),
                     breaker: host.breaker(),
                 })
                 .collect(),
@@ -216,6 +217,8 @@ pub struct TypeCensus {
     pub queued: u64,
     /// Messages that gave way at full mailboxes since the silo started.
     pub dropped: u64,
+    /// Messages that failed and are kept for inspection; see [`Grid::dead_letters`].
+    pub dead_letters: usize,
     /// Where the type's circuit breaker is, if it has one.
     pub breaker: Option<BreakerState>,
 }

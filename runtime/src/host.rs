@@ -279,6 +279,8 @@ pub(crate) trait AnyHost: Send + Sync + 'static {
     fn sweep_matters_in(&self, tick: u32) -> Option<u32>;
     /// The turns that have lasted too long, at most `max`.
     fn stuck_turns(&self, tick: u32, max: usize) -> Vec<StuckTurn>;
+    /// How many dead letters there are.
+    fn dead_letters(&self) -> usize;
     /// Whether dead letters wait to be sent again.
     fn has_retries(&self) -> bool;
     /// Asks for the deactivation of one actor, if it is active or about to be.
@@ -445,6 +447,10 @@ impl<A: Actor> AnyHost for Hosted<A> {
             }
         });
         stuck
+    }
+
+    fn dead_letters(&self) -> usize {
+        self.host.dead_letters.lock().len()
     }
 
     fn has_retries(&self) -> bool {

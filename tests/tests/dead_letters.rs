@@ -361,3 +361,74 @@ fn letters_of_a_type_that_is_not_hosted_are_none() {
         assert_eq!(letters.replay_all(), Replayed::default());
     });
 }
+
+/// Reads a stream, with room for one message.
+#[derive(Actor)]
+#[actor(name = "letters.reader", factory, mailbox = 1, overflow = "drop_oldest", dead_letters)]
+struct Reader {
+    post: Arc<Post>,
+}
+
+#[methods]
+impl Reader {
+    #[on_stream("letters/news")]
+    async fn read(&mut self, news: String) -> Result<(), &'static str> {
+        match self.post.fails() {
+            true => Err("illegible"),
+            false => {
+                self.post.delivered.lock().unwrap().push(news);
+                Ok(())
+            }
+        }
+    }
+
+    pub async fn hold(&mut self, started: Arc<Gate>, gate: Arc<Gate>) {
+        started.open();
+        gate.passed().await;
+    }
+}
+
+fn reader() -> (Silo, Arc<Post>) {
+    let post = Arc::new(Post::default());
+    let theirs = post.clone();
+    let make = move |_: &Key| Ok(Reader { post: theirs.clone() });
+    (builder().host_with(make).start().unwrap(), post)
+}
+
+#[test]
+fn a_streams_item_that_fails_is_a_letter_and_is_read_again() {
+    on_both_runtimes(|| async {
+        let (silo, post) = reader();
+        post.fail(1);
+        let stream = StreamId::new("letters/news", "today").unwrap();
+        silo.grid().publish(&stream, "flood".to_owned()).await.unwrap();
+        let letters = silo.grid().dead_letters::<Reader>();
+        until(|| letters.len() == 1).await;
+        assert_eq!(silo.grid().census().types[0].dead_letters, 1);
+        assert_eq!(letters.inspect()[0].message.as_deref(), Some("read { news: \"flood\" }"));
+        assert_eq!(letters.replay_actor("today").sent, 1);
+        until(|| post.delivered() == ["flood"]).await;
+    });
+}
+
+#[test]
+fn a_message_that_gave_way_at_a_full_mailbox_is_a_letter() {
+    on_both_runtimes(|| async {
+        let (silo, post) = reader();
+        let (started, gate) = (Gate::new(), Gate::new());
+        silo.grid().actor::<Reader>("today").hold(started.clone(), gate.clone()).tell().unwrap();
+        started.passed().await;
+        let stream = StreamId::new("letters/news", "today").unwrap();
+        for news in ["old", "new"] {
+            silo.grid().publish(&stream, news.to_owned()).await.unwrap();
+        }
+        let letters = silo.grid().dead_letters::<Reader>();
+        until(|| letters.len() == 1).await;
+        let letter = letters.inspect().remove(0);
+        assert!(matches!(&letter.cause, DeadCause::Call(CallError::Dropped(_))), "{}", letter.cause);
+        gate.open();
+        until(|| post.delivered() == ["new"]).await;
+        letters.replay(letter.id).unwrap();
+        until(|| post.delivered() == ["new", "old"]).await;
+    });
+}

@@ -468,3 +468,33 @@ fn on_a_machine_with_one_node_turns_run_on_the_callers_runtime() {
         assert!(threads.iter().all(|thread| !thread.starts_with("quark-")), "{threads:?}");
     });
 }
+
+/// Breaks on its device, and is restarted by its silo.
+#[derive(Actor)]
+#[actor(name = "devices.unsteady", gpu(vram = "7 GiB"), root(backoff = "none"))]
+struct Unsteady;
+
+#[methods]
+impl Unsteady {
+    pub async fn lease(&self, cx: &Cx) -> String {
+        format!("{:?}", cx.device().unwrap().id())
+    }
+
+    pub async fn breaks(&self) {
+        panic!("on the device");
+    }
+}
+
+#[test]
+fn a_restart_keeps_the_device_lease() {
+    on_both_runtimes(|| async {
+        let silo = builder_on("l4x4").host::<Unsteady>().start().unwrap();
+        let actor = silo.grid().actor::<Unsteady>("one");
+        let lease = actor.lease().await.unwrap();
+        assert!(actor.breaks().await.is_err());
+        assert_eq!(actor.lease().await.unwrap(), lease);
+        silo.grid().deactivate::<Unsteady>("one");
+        until(|| silo.grid().census().activations == 0).await;
+        assert_ne!(actor.lease().await.unwrap(), lease, "another activation leases anew");
+    });
+}

@@ -1,6 +1,5 @@
 //! Parents and children: what a failure does to whom, and what callers see of it.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -8,8 +7,7 @@ use quark::prelude::*;
 use quark::{
     ChildFailure, ChildState, ChildStatus, DeadCause, Directive, FailureCause, Outcome, Retry, SpawnError,
 };
-use quark_tests::{Gate, TestClock, builder, builder_on, on_both_runtimes, until};
-use tokio::task::{JoinSet, yield_now};
+use quark_tests::{Gate, TestClock, builder, on_both_runtimes, until};
 
 /// What happened to all workers of a test, and what the next ones are to do.
 #[derive(Default)]
@@ -17,8 +15,6 @@ struct Stage {
     log: Mutex<Vec<String>>,
     /// Activations that fail from now on.
     failing: AtomicU32,
-    /// What workers did, by number: each piece of work is done at most once.
-    done: Mutex<HashMap<u64, u32>>,
 }
 
 impl Stage {
@@ -66,6 +62,11 @@ impl Worker {
         self.state.clone()
     }
 
+    /// Sends itself a number in a while.
+    pub async fn add_later(&mut self, cx: &Cx, delay: Duration) {
+        cx.after(delay, |me: &WorkerRef| me.add(99)).unwrap();
+    }
+
     pub async fn breaks(&mut self) {
         panic!("broke");
     }
@@ -74,15 +75,6 @@ impl Worker {
         started.open();
         gate.passed().await;
         panic!("broke");
-    }
-
-    /// Works, or breaks at random; what is done is done once.
-    pub async fn work(&mut self, number: u64, breaks: bool, pauses: bool) {
-        if pauses {
-            yield_now().await;
-        }
-        *self.stage.done.lock().unwrap().entry(number).or_default() += 1;
-        assert!(!breaks, "broke");
     }
 }
 
@@ -215,6 +207,21 @@ fn a_child_that_panics_is_made_afresh_after_its_backoff_with_its_queue_in_order(
         works.clock.advance(Duration::from_secs(1));
         assert_eq!(last.await.unwrap().unwrap(), [10, 20, 30, 40]);
         assert_eq!(works.silo.grid().children::<Boss>("boss")[0].state, ChildState::Active);
+    });
+}
+
+#[test]
+fn a_restart_ends_the_timers_of_the_actor_that_broke() {
+    on_both_runtimes(|| async {
+        let works = Works::open();
+        staffed!(works, InOrder);
+        works.worker("c").add_later(Duration::from_secs(1)).await.unwrap();
+        works.worker("b").add_later(Duration::from_secs(1)).await.unwrap();
+        assert!(works.worker("c").breaks().await.is_err());
+        assert_eq!(works.worker("c").add(2).await.unwrap(), [2]);
+        works.clock.advance(Duration::from_secs(2));
+        assert_eq!(works.worker("c").add(3).await.unwrap(), [2, 3]);
+        assert_eq!(works.worker("b").add(3).await.unwrap(), [1, 99, 3]);
     });
 }
 
@@ -433,6 +440,29 @@ fn nobody_has_two_parents_and_nobody_spawns_what_is_not_hosted() {
     });
 }
 
+/// One of several behind a key, so nobody's child.
+#[derive(Actor)]
+#[actor(name = "tree.stateless", workers(max = 2))]
+struct Stateless;
+
+#[methods]
+impl Stateless {
+    pub async fn hire(&self, cx: &Cx) -> Result<(), SpawnError> {
+        cx.spawn::<Boss>("boss").map(drop)
+    }
+}
+
+#[test]
+fn stateless_workers_are_nobodys_parents_or_children() {
+    on_both_runtimes(|| async {
+        let silo = builder().host::<Boss>().host::<Stateless>().host::<Owner>().start().unwrap();
+        let hired = silo.grid().actor::<Stateless>("any").hire().await;
+        assert!(matches!(hired, Err(CallError::Actor(SpawnError::Stateless(_)))));
+        let adopted = silo.grid().actor::<Owner>("owner").adopt_workers().await;
+        assert!(matches!(adopted, Err(CallError::Actor(SpawnError::Stateless(_)))));
+    });
+}
+
 /// Owns a timid boss, and restarts it.
 #[derive(Actor)]
 #[actor(name = "tree.owner", supervise(backoff = "none"))]
@@ -442,6 +472,10 @@ struct Owner;
 impl Owner {
     pub async fn open(&self, cx: &Cx) -> Result<(), SpawnError> {
         cx.spawn::<Timid>("boss").map(drop)
+    }
+
+    pub async fn adopt_workers(&self, cx: &Cx) -> Result<(), SpawnError> {
+        cx.spawn::<Stateless>("any").map(drop)
     }
 }
 
@@ -560,147 +594,5 @@ fn a_shutdown_does_not_wait_for_a_backoff() {
         // The clock stands still meanwhile.
         assert!(works.silo.shutdown(Duration::from_secs(5)).await.drained);
         assert!(matches!(waits.await.unwrap(), Err(CallError::Draining(_))));
-    });
-}
-
-/// Needs a device, and breaks on it.
-#[derive(Actor)]
-#[actor(name = "tree.model", gpu(vram = "7 GiB"), root(backoff = "none"))]
-struct Model;
-
-#[methods]
-impl Model {
-    pub async fn lease(&self, cx: &Cx) -> String {
-        format!("{:?}", cx.device().unwrap().id())
-    }
-
-    pub async fn breaks(&self) {
-        panic!("on the device");
-    }
-}
-
-#[test]
-fn a_restart_keeps_the_device_lease() {
-    on_both_runtimes(|| async {
-        let silo = builder_on("l4x4").host::<Model>().start().unwrap();
-        let model = silo.grid().actor::<Model>("one");
-        let lease = model.lease().await.unwrap();
-        assert!(model.breaks().await.is_err());
-        assert_eq!(model.lease().await.unwrap(), lease);
-        silo.grid().deactivate::<Model>("one");
-        until(|| silo.grid().census().activations == 0).await;
-        assert_ne!(model.lease().await.unwrap(), lease, "another activation leases anew");
-    });
-}
-
-/// Supervises a storm: restarts at once, more often than the storm can break it.
-macro_rules! storm_boss {
-    ($boss:ident, $name:literal, $strategy:literal) => {
-        #[derive(Actor)]
-        #[actor(name = $name, supervise(strategy = $strategy, backoff = "none", max_restarts = 1_000_000))]
-        struct $boss;
-
-        #[methods]
-        impl $boss {
-            pub async fn hire(&self, cx: &Cx, key: u64) -> Result<(), SpawnError> {
-                cx.spawn::<Worker>(key).map(drop)
-            }
-        }
-    };
-}
-
-storm_boss!(StormOne, "storm.one", "one_for_one");
-storm_boss!(StormAll, "storm.all", "all_for_one");
-storm_boss!(StormRest, "storm.rest", "rest_for_one");
-
-const WORKERS: u64 = 6;
-const SENDERS: u64 = 4;
-const MESSAGES: u64 = 150;
-
-/// Many senders, and workers that break at random. Every message ends in exactly one way, and nobody outside the
-/// family notices.
-async fn storm<B: quark::Actor>(seed: u64, hire: impl AsyncFn(&B::Ref, u64)) {
-    let stage = Arc::new(Stage::default());
-    let theirs = stage.clone();
-    let make = move |_: &Key| Ok(Worker { stage: theirs.clone(), state: Vec::new() });
-    let silo =
-        builder().host_with(make).host::<StormOne>().host::<StormAll>().host::<StormRest>().start().unwrap();
-    let boss = silo.grid().actor::<B>("boss");
-    for key in 0..WORKERS {
-        hire(&boss, key).await;
-    }
-    let outside = silo.grid().actor::<Worker>("outside");
-    outside.add(0).await.unwrap();
-    let mut senders = JoinSet::new();
-    for sender in 0..SENDERS {
-        let grid = silo.grid();
-        senders.spawn(async move {
-            let mut chance = fastrand::Rng::with_seed(seed * 1_000 + sender);
-            let (mut answered, mut broken, mut told, mut refused) = (0_u64, 0_u64, HashSet::new(), 0_u64);
-            for message in 0..MESSAGES {
-                let number = sender * MESSAGES + message;
-                let worker = grid.actor::<Worker>(chance.u64(..WORKERS));
-                let (breaks, pauses) = (chance.u8(..8) == 0, chance.bool());
-                if chance.bool() {
-                    match worker.work(number, breaks, pauses).tell() {
-                        Ok(()) => assert!(told.insert((number, breaks))),
-                        Err(error) => {
-                            assert!(matches!(error, CallError::Overloaded(_)), "{error}");
-                            refused += 1;
-                        }
-                    }
-                    continue;
-                }
-                match worker.work(number, breaks, pauses).await {
-                    Ok(()) => answered += 1,
-                    Err(CallError::Panicked(_)) => broken += 1,
-                    Err(CallError::Overloaded(_)) => refused += 1,
-                    Err(other) => panic!("{other}"),
-                }
-            }
-            (answered, broken, told, refused)
-        });
-    }
-    let (mut heard, mut told, mut refused) = (0, HashSet::new(), 0);
-    while let Some(ended) = senders.join_next().await {
-        let (answered, broken, theirs, lost) = ended.unwrap();
-        heard += answered + broken;
-        refused += lost;
-        told.extend(theirs);
-    }
-    assert_eq!(
-        heard + refused + told.len() as u64,
-        SENDERS * MESSAGES,
-        "seed {seed}: everybody was answered"
-    );
-    // Every message that was taken ran once, and those that broke are dead letters.
-    let ran = || stage.done.lock().unwrap().len() as u64;
-    until(|| ran() == heard + told.len() as u64).await;
-    assert!(stage.done.lock().unwrap().values().all(|&times| times == 1), "seed {seed}");
-    let letters = silo.grid().dead_letters::<Worker>();
-    let kept = || {
-        let all = letters.inspect();
-        all.into_iter().filter_map(|letter| letter.message).map(String::from).collect::<HashSet<_>>()
-    };
-    let broken: HashSet<u64> = told.iter().filter(|(_, breaks)| *breaks).map(|(number, _)| *number).collect();
-    until(|| {
-        broken.iter().all(|number| kept().iter().any(|text| text.contains(&format!("number: {number},"))))
-    })
-    .await;
-    assert_eq!(kept().len(), broken.len(), "seed {seed}: no letter without a reason");
-    let children = silo.grid().children::<B>("boss");
-    assert_eq!(children.len() as u64, WORKERS, "seed {seed}");
-    assert_eq!(outside.add(1).await.unwrap(), [0, 1], "seed {seed}: a neighbour noticed nothing");
-    assert!(silo.shutdown(Duration::from_secs(10)).await.drained);
-}
-
-#[test]
-fn a_storm_of_panics_loses_no_message_and_touches_no_neighbour() {
-    on_both_runtimes(|| async {
-        for seed in 0..3 {
-            storm::<StormOne>(seed, async |boss, key| boss.hire(key).await.unwrap()).await;
-            storm::<StormAll>(seed, async |boss, key| boss.hire(key).await.unwrap()).await;
-            storm::<StormRest>(seed, async |boss, key| boss.hire(key).await.unwrap()).await;
-        }
     });
 }

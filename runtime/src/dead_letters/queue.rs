@@ -182,7 +182,7 @@ impl<P> Queue<P> {
         self.next_due.is_some()
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.letters.len()
     }
 

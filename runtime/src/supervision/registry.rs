@@ -21,6 +21,8 @@ pub(crate) struct Supervisor {
     pub(crate) spec: SuperviseSpec,
     pub(crate) decide: Option<fn(&ChildFailure) -> Directive>,
     pub(crate) root: Option<SuperviseSpec>,
+    /// The type itself, if its actors are stateless workers, who may have no children.
+    pub(crate) stateless: Option<&'static ActorSpec>,
 }
 
 impl Supervisor {
@@ -298,7 +300,7 @@ impl Registry {
             self.roots.insert(actor.clone(), alone);
         }
         let family = self.roots.get_mut(actor)?;
-        let supervisor = Supervisor { spec: family.spec, decide: None, root: None };
+        let supervisor = Supervisor { spec: family.spec, decide: None, root: None, stateless: None };
         Some((family, supervisor))
     }
 }
@@ -322,6 +324,9 @@ pub enum SpawnError {
         "no silo hosts actors of type {}; add `.host::<{}>()` to the silo's builder", .0.name, .0.rust_type
     )]
     NotHosted(&'static ActorSpec),
+    /// Stateless workers are several behind one key, which is nobody's parent or child.
+    #[error("{} is a type of stateless workers, which are nobody's parents or children; call them instead", .0.name)]
+    Stateless(&'static ActorSpec),
     /// The silo is shutting down.
     #[error("{0} was not spawned: the silo is draining")]
     Draining(ActorId),

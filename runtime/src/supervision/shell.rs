@@ -23,6 +23,7 @@ pub(crate) fn supervisor_of<A: Actor>() -> Supervisor {
         spec: A::SPEC.supervise.unwrap_or_default(),
         decide: A::ON_CHILD_FAILURE.then_some(A::on_child_failure),
         root: A::SPEC.root,
+        stateless: const { if A::SPEC.workers.is_some() { Some(&A::SPEC) } else { None } },
     }
 }
 
@@ -177,7 +178,11 @@ pub(crate) fn adopt<B: Actor>(parent: &dyn AnySlot, child: &Arc<Slot<B>>) -> Res
     if services.is_draining() {
         return Err(SpawnError::Draining(child.actor_id()));
     }
-    services.supervision.adopt(&parent.id(), parent.supervisor(), &child.actor_id())?;
+    let supervisor = parent.supervisor();
+    if let Some(stateless) = supervisor.stateless.or(supervisor_of::<B>().stateless) {
+        return Err(SpawnError::Stateless(stateless));
+    }
+    services.supervision.adopt(&parent.id(), supervisor, &child.actor_id())?;
     child.touch();
     child.activate_if_vacant();
     Ok(())

@@ -171,7 +171,7 @@ proptest! {
 }
 
 fn supervisor(spec: SuperviseSpec) -> Supervisor {
-    Supervisor { spec, decide: None, root: None }
+    Supervisor { spec, decide: None, root: None, stateless: None }
 }
 
 fn panicked() -> FailureCause {
