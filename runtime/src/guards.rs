@@ -1,7 +1,7 @@
 //! What keeps an actor type from being called to death: circuit breaker, rate limit, mailbox bounds.
 //!
 //! A type declares its guards with `#[actor(…)]`, or the silo's builder sets them in its place. A type without any
-//! has no [`Gate`], and its calls do not even ask for one on their way. Each guard is one bounded mechanism:
+//! has no `Gate`, and its calls do not even ask for one on their way. Each guard is one bounded mechanism:
 //!
 //! | guard       | what it bounds                             | what a caller gets                              |
 //! |-------------|--------------------------------------------|-------------------------------------------------|
@@ -10,9 +10,9 @@
 //! | [`AdaptiveMailbox`] | how long the last message waits    | `Overloaded`                                    |
 //! | [`Overflow`] | who gives way at a full mailbox           | `Overloaded`, `Dropped`, or a longer wait       |
 //!
-//! - [`breaker`], [`rate`], [`capacity`]: one state machine each; the time is an argument
-//! - [`gate`]: the shell around the first two, which a call passes on its way in
-//! - [`overflow`]: what happens at a full mailbox
+//! - `breaker`, `rate`, `capacity`: one state machine each; the time is an argument
+//! - `gate`: the shell around the first two, which a call passes on its way in
+//! - `overflow`: what happens at a full mailbox
 
 pub(crate) mod breaker;
 pub(crate) mod capacity;

@@ -2,7 +2,7 @@
 //!
 //! A silo may have a bound on its activations, and one on its process's memory. Above a bound the idle actors that
 //! nobody called for longest are deactivated. The sweep's hand sees only a part of all actors at a time, so that
-//! "longest" is judged by the ages that it saw on its last way round ([`Ages`]): a histogram, from which the age is
+//! "longest" is judged by the ages that it saw on its last way round (`Ages`): a histogram, from which the age is
 //! read above which as many actors lie as are too many.
 //!
 //! A bound is kept by the sweep, not at the call: between two ticks actors may be made beyond it.
