@@ -352,7 +352,7 @@ impl<A: Actor> Hosted<A> {
     /// Looks after one slot at the tick of `look`.
     fn look_at(&self, slot: &Arc<Slot<A>>, look: &mut Look, idle: u32) -> Verdict {
         let seen = slot.word.snapshot();
-        if seen.has_turns() {
+        if slot.has_turns() {
             slot.watch_turns(seen, look.tick);
         }
         match seen.phase() {
@@ -442,7 +442,7 @@ impl<A: Actor> AnyHost for Hosted<A> {
     fn stuck_turns(&self, tick: u32, max: usize) -> Vec<StuckTurn> {
         let mut stuck = Vec::new();
         self.catalog.for_each(|slot| {
-            if stuck.len() < max && slot.word.snapshot().has_turns() {
+            if stuck.len() < max && slot.has_turns() {
                 stuck.extend(slot.stuck_turns(tick));
             }
         });

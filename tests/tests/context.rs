@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use quark::prelude::*;
 use quark::runtime::error::Failure;
-use quark::{Outcome, RequestContext, Retry, TraceParent};
-use quark_tests::{Gate, builder, on_both_runtimes, until};
+use quark::{Outcome, RequestContext, Retry, SiloBuilder, TraceParent};
+use quark_tests::{Gate, TestClock, builder, on_both_runtimes, until};
 
 /// Passes calls on to the actor with the next key.
 #[derive(Actor)]
@@ -107,9 +107,19 @@ type Told = Arc<std::sync::Mutex<Option<(Duration, Result<u32, String>)>>>;
 type Shown = Arc<std::sync::Mutex<Option<Seen>>>;
 
 fn relays() -> (Silo, Arc<AtomicU32>) {
+    relays_on(builder())
+}
+
+fn relays_on(builder: SiloBuilder) -> (Silo, Arc<AtomicU32>) {
     let ran = Arc::new(AtomicU32::new(0));
     let theirs = ran.clone();
-    (builder().host_with(move |_| Ok(Relay { ran: theirs.clone() })).start().unwrap(), ran)
+    (builder.host_with(move |_| Ok(Relay { ran: theirs.clone() })).start().unwrap(), ran)
+}
+
+/// The answer to a call that waits while time passes.
+async fn while_passing<F: IntoFuture>(clock: &TestClock, by: Duration, call: F) -> F::Output {
+    // The call is polled first, and so waits for its moment before time comes to it.
+    tokio::join!(call.into_future(), async { clock.advance(by) }).0
 }
 
 const TRACE: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
@@ -202,11 +212,12 @@ fn a_call_whose_deadline_has_passed_never_runs() {
 #[test]
 fn a_call_from_a_turn_whose_deadline_has_passed_never_runs() {
     on_both_runtimes(|| async {
-        let (silo, ran) = relays();
+        let clock = TestClock::new();
+        let (silo, ran) = relays_on(builder().clock(clock.clone()));
         let (started, gate, told) = (Gate::new(), Gate::new(), Told::default());
         let relay = silo.grid().actor::<Relay>("one");
-        let late =
-            relay.ask_after(started.clone(), gate.clone(), told.clone()).timeout(ms(20)).await.unwrap_err();
+        let call = relay.ask_after(started.clone(), gate.clone(), told.clone()).timeout(ms(20));
+        let late = while_passing(&clock, ms(20), call).await.unwrap_err();
         assert!(matches!(&late, CallError::Timeout(late) if late.started), "{late}");
         assert_eq!((late.outcome(), late.retry()), (Outcome::Unknown, Retry::IfIdempotent));
         // The turn runs on without its caller, with no time left.
@@ -222,12 +233,13 @@ fn a_call_from_a_turn_whose_deadline_has_passed_never_runs() {
 #[test]
 fn a_timeout_of_a_queued_call_takes_it_back() {
     on_both_runtimes(|| async {
-        let (silo, ran) = relays();
+        let clock = TestClock::new();
+        let (silo, ran) = relays_on(builder().clock(clock.clone()));
         let relay = silo.grid().actor::<Relay>("one");
         let (started, gate) = (Gate::new(), Gate::new());
         relay.hold(started.clone(), gate.clone()).tell().unwrap();
         started.passed().await;
-        let late = relay.step().timeout(ms(20)).await.unwrap_err();
+        let late = while_passing(&clock, ms(20), relay.step().timeout(ms(20))).await.unwrap_err();
         assert!(matches!(&late, CallError::Timeout(late) if !late.started), "{late}");
         assert_eq!((late.outcome(), late.retry()), (Outcome::Rejected, Retry::Safe));
         gate.open();
@@ -239,10 +251,12 @@ fn a_timeout_of_a_queued_call_takes_it_back() {
 #[test]
 fn a_timeout_of_a_running_call_leaves_it_running() {
     on_both_runtimes(|| async {
-        let (silo, ran) = relays();
+        let clock = TestClock::new();
+        let (silo, ran) = relays_on(builder().clock(clock.clone()));
         let relay = silo.grid().actor::<Relay>("one");
         let (started, gate) = (Gate::new(), Gate::new());
-        let late = relay.hold(started, gate.clone()).timeout(ms(20)).await.unwrap_err();
+        let call = relay.hold(started, gate.clone()).timeout(ms(20));
+        let late = while_passing(&clock, ms(20), call).await.unwrap_err();
         assert!(matches!(&late, CallError::Timeout(late) if late.started), "{late}");
         assert_eq!(ran.load(Ordering::SeqCst), 0);
         gate.open();

@@ -196,10 +196,19 @@ fn a_panic_in_the_activation_hook_is_an_activation_error() {
 #[test]
 fn an_activation_that_takes_longer_than_its_limit_is_dropped() {
     on_both_runtimes(|| async {
-        let (silo, stage) = staged();
-        stage.next(Scene::Waits { started: Gate::new(), gate: Gate::new() });
+        let clock = TestClock::new();
+        let (silo, stage) = staged_on(builder().clock(clock.clone()));
+        let started = Gate::new();
+        stage.next(Scene::Waits { started: started.clone(), gate: Gate::new() });
         let actor = silo.grid().actor::<Staged>("one");
-        let error = actor.call().await.unwrap_err();
+        let called = async { actor.call().await.unwrap_err() };
+        let limit_passes = async {
+            started.passed().await;
+            // The hook has begun; its limit is armed when its first poll has ended.
+            until(|| clock.next_due().is_some()).await;
+            clock.advance(ms(100));
+        };
+        let (error, ()) = tokio::join!(called, limit_passes);
         let CallError::Activation(failed) = &error else { panic!("{error}") };
         assert!(matches!(failed.cause, ActivationCause::TimedOut(limit) if limit == ms(100)), "{error}");
         assert!(error.to_string().contains("activation_limit"), "it says what to raise: {error}");

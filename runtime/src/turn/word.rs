@@ -88,11 +88,6 @@ impl Snapshot {
         self.0 & WRITER != 0
     }
 
-    /// Whether the actor is active and some turn holds it.
-    pub(crate) fn has_turns(self) -> bool {
-        self.phase() == Phase::Active && (self.has_writer() || self.readers() > 0)
-    }
-
     pub(crate) fn has_queued(self) -> bool {
         self.0 & QUEUED != 0
     }

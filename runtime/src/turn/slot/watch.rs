@@ -5,7 +5,7 @@ use crate::actor::Actor;
 use crate::services::TICK;
 use crate::turn::sync::Ordering;
 use crate::turn::word::Snapshot;
-use crate::turn::{AnySlot, TaskRef};
+use crate::turn::{AnySlot, Phase, TaskRef};
 use crate::watchdog::{StuckState, StuckTurn, Warned};
 
 /// A turn that has begun and waits.
@@ -63,7 +63,7 @@ impl<A: Actor> Slot<A> {
         let Some(extra) = &mailbox.extra else { return Vec::new() };
         let old = extra.pending.iter().map(|pending| (pending, tick.wrapping_sub(pending.since)));
         let old = old.filter(|&(_, age)| age >= limit);
-        let holders = Self::holders(self.word.snapshot());
+        let holders = self.holders(self.word.snapshot());
         let goes_on = |poll: &PollWatch| {
             let same = poll.last_used == self.last_used.load(Ordering::Relaxed);
             poll.confirmed && same && holders > extra.pending.len()
@@ -94,7 +94,7 @@ impl<A: Actor> Slot<A> {
         // A timer's turn is no use of the actor, so an executor's word on how long it has been there counts as well.
         let unused = tick.wrapping_sub(last_used);
         let age = executor.ticks_in(self.place(), tick).map_or(unused, |there| there.min(unused));
-        if Self::holders(seen) <= waiting || age < limit {
+        if self.holders(seen) <= waiting || age < limit {
             if let Some(extra) = &mut mailbox.extra {
                 extra.poll = None;
             }
@@ -107,9 +107,16 @@ impl<A: Actor> Slot<A> {
         }
     }
 
-    /// How many turns hold the actor.
-    fn holders(seen: Snapshot) -> usize {
-        seen.readers() as usize + usize::from(seen.has_writer())
+    /// How many turns hold the actor; those in lanes, which are all in their first poll, count as one.
+    fn holders(&self, seen: Snapshot) -> usize {
+        let in_lanes = !self.lanes_are_empty();
+        seen.readers() as usize + usize::from(seen.has_writer()) + usize::from(in_lanes)
+    }
+
+    /// Whether a turn holds the actor.
+    pub(crate) fn has_turns(&self) -> bool {
+        let seen = self.word.snapshot();
+        seen.phase() == Phase::Active && self.holders(seen) > 0
     }
 
     fn stuck_pending(&self, pending: &Pending, age: u32) -> StuckTurn {
