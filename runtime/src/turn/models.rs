@@ -241,8 +241,13 @@ impl Stage {
         // Not through the catalog: its map frees what is removed at a time of its own.
         let factory =
             move |_: &_| Ok(Register { value: UnsafeCell::new(0), _counted: Counted::new(&of_actors) });
-        let host =
-            Host::<Register>::new(services, Arc::downgrade(&hosts), Guards::default(), Box::new(factory));
+        let host = Host::<Register>::new(
+            services,
+            Arc::downgrade(&hosts),
+            Guards::default(),
+            None,
+            Box::new(factory),
+        );
         Self { slot: Slot::new("a".into(), host), executor, live }
     }
 
