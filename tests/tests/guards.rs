@@ -7,7 +7,7 @@ use quark::guards::{
     AdaptiveMailbox, Breaker, BreakerState, Guards, Overflow, RateLimit, WAITERS_MAX, WhenLimited,
 };
 use quark::prelude::*;
-use quark::{Outcome, Retry};
+use quark::{DeadCause, DeadLetter, Outcome, Retry};
 use quark_tests::{Gate, TestClock, builder, on_both_runtimes, until};
 use tokio::task::unconstrained;
 
@@ -238,6 +238,10 @@ fn one_way_messages_above_a_dropping_rate_limit_are_counted_and_lost() {
         assert!(matches!(actor.note(5).await, Err(CallError::RateLimited(_))), "somebody waits for this one");
         until(|| ran.lock().unwrap().len() == 1).await;
         assert_eq!(census(&silo).dropped, 4);
+        let letters = silo.grid().dead_letters::<Plain>().inspect();
+        let limited =
+            |letter: &DeadLetter| matches!(letter.cause, DeadCause::Call(CallError::RateLimited(_)));
+        assert_eq!(letters.iter().filter(|letter| limited(letter)).count(), 4);
     });
 }
 
@@ -308,6 +312,9 @@ fn the_oldest_message_gives_way_and_its_caller_hears_of_it() {
         until(|| ran.lock().unwrap().len() == 2).await;
         assert_eq!(*ran.lock().unwrap(), [3, 4]);
         assert_eq!(census(&silo).dropped, 2);
+        let letters = silo.grid().dead_letters::<Plain>().inspect();
+        assert_eq!(letters.len(), 1, "its caller heard of the first one; the tell is a dead letter");
+        assert!(matches!(&letters[0].cause, DeadCause::Call(CallError::Dropped(_))), "{:?}", letters[0]);
     });
 }
 
