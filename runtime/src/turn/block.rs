@@ -231,8 +231,13 @@ where
     match polled {
         Ok(Poll::Pending) => Polled::Pending,
         Ok(Poll::Ready(answer)) => {
-            // SAFETY: see above.
-            unsafe { *reply = Some(answer.map_err(CallError::Actor)) };
+            match answer {
+                // Nobody will read it, and written as a reply it would have to be read back to be dropped.
+                // SAFETY: the block is alive.
+                Ok(answer) if unsafe { header.as_ref() }.one_way => drop_contained(answer),
+                // SAFETY: see above.
+                answer => unsafe { *reply = Some(answer.map_err(CallError::Actor)) },
+            }
             Polled::Done
         }
         Err(payload) => {
@@ -331,17 +336,16 @@ unsafe fn report<A: Actor, M: Method<A>, F, R>(header: NonNull<Header>) {
             tracing::error!(actor = %details.actor, method, panic = %details.message, "a one-way message panicked");
         }
         Some(Err(_)) => tracing::warn!(actor_type, method, "a one-way message did not run to its end"),
-        Some(Ok(answer)) => {
-            slot.host.note_end(Outlook::Answered);
-            drop_contained(answer);
-        }
-        None => {}
+        // The answer itself was dropped when it came.
+        Some(Ok(_)) | None => slot.host.note_end(Outlook::Answered),
     }
 }
 
 /// Drops what a user's type made, whose drop may panic; that must not reach an executor.
 fn drop_contained<T>(value: T) {
-    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+    if mem::needs_drop::<T>()
+        && let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value)))
+    {
         tracing::error!(panic = %panic_message(payload), "dropping an answer panicked");
     }
 }

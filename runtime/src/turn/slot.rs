@@ -202,7 +202,8 @@ impl<A: Actor> Slot<A> {
     /// A turn that began on its caller's thread, which is this one, goes on without it.
     #[cold]
     pub(crate) fn hand_over(self: &Arc<Self>, turn: TaskRef, local: &Local) {
-        turn.settle_down(self.clone());
+        turn.write_down_chain();
+        turn.own(|| self.clone());
         if turn.hold() == Hold::Lane {
             self.leave_lane_for_good(&turn, local);
         }

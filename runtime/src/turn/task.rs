@@ -98,8 +98,8 @@ pub(crate) struct Header {
     /// The next message. Under the mailbox lock.
     pub(super) next: UnsafeCell<*const Header>,
     pub(super) caller: Mutex<Option<Waker>>,
-    /// Keeps the slot alive once the turn has outlived its first poll or was queued. Written before the turn can
-    /// be seen by another thread, cleared by the thread that ends it.
+    /// Keeps the slot alive once the turn has begun and waits. Written before the turn can be scheduled, cleared by the
+    /// thread that ends it.
     pub(super) owner: UnsafeCell<Option<Arc<dyn AnySlot>>>,
     pub(super) origin: UnsafeCell<Origin>,
     /// This turn as a link of its callees' chains.
@@ -174,7 +174,7 @@ impl Drop for TaskRef {
 }
 
 impl Header {
-    /// The slot the turn runs on. `owner`, or the caller of the first poll, keeps it alive until the turn has
+    /// The slot the turn runs on. `owner`, or whoever polls it the first time, keeps it alive until the turn has
     /// ended; nobody asks after that.
     pub(super) fn slot(&self) -> &dyn AnySlot {
         self.cx.slot().unwrap_or_else(|| unreachable!("a turn's context is made on its slot"))
@@ -402,18 +402,23 @@ impl TaskRef {
         header.state.compare_exchange(QUEUED, CANCELLED, Ordering::AcqRel, Ordering::Acquire).is_ok()
     }
 
-    /// Makes the turn independent of the stack it was made on: it owns its slot, and its chain is written down.
-    /// Only before another thread can see the turn.
-    pub(crate) fn settle_down(&self, owner: Arc<dyn AnySlot>) {
-        let header = self.header();
+    /// Makes the turn independent of the stack it was made on: its chain is written down. Only before another thread
+    /// can see the turn.
+    pub(crate) fn write_down_chain(&self) {
         // SAFETY: no other thread knows the turn yet (it is new, or in its first poll, which `pause` ends).
         unsafe {
-            *header.owner.get() = Some(owner);
-            let origin = &mut *header.origin.get();
+            let origin = &mut *self.header().origin.get();
             if let Origin::Stack(caller) = *origin {
                 *origin = link_of(caller).map_or(Origin::None, Origin::Link);
             }
         }
+    }
+
+    /// Lets a turn that will wait keep its slot alive; before that its queue's slot does. Only by the thread that runs
+    /// the turn, or is about to schedule it for the first time.
+    pub(crate) fn own(&self, slot: impl FnOnce() -> Arc<dyn AnySlot>) {
+        // SAFETY: the caller's promise: nobody else touches `owner` until the turn is scheduled.
+        unsafe { (*self.header().owner.get()).get_or_insert_with(slot) };
     }
 
     fn forget_slot(&self) {

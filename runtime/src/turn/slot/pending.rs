@@ -14,7 +14,9 @@ use crate::turn::{Hold, Item, Polled, TaskRef};
 const TORN_TICKS_MAX: u32 = (Duration::from_secs(5).as_millis() / TICK.as_millis()) as u32;
 
 impl<A: Actor> Slot<A> {
+    /// Enters a turn that has begun among those that wait.
     pub(super) fn attach(&self, turn: &TaskRef) {
+        turn.own(|| self.arc());
         let mut mailbox = self.mailbox.lock();
         let pending = &mut mailbox.extra().pending;
         turn.pending_index().store(pending.len() as u32, Ordering::Relaxed);

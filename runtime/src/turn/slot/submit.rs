@@ -26,7 +26,7 @@ pub(crate) enum Blocked {
 impl<A: Actor> Slot<A> {
     /// Puts a message where it will be run: into the mailbox, or past it if its own chain waits for it here.
     pub(crate) fn submit(self: &Arc<Self>, turn: TaskRef) -> Result<(), Blocked> {
-        turn.settle_down(self.clone());
+        turn.write_down_chain();
         let mut mailbox = self.mailbox.lock();
         let seen = self.word.snapshot();
         if seen.has_writer() || seen.readers() > 0 || seen.is_spread() {
