@@ -1,9 +1,11 @@
 //! The works: what is done to a framework and what is measured of it.
 
 use std::future::Future;
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use tokio::sync::Barrier;
 
 /// A framework under test: counters that can be asked and told.
 pub(crate) trait Framework: Clone + Send + Sync + 'static {
@@ -29,6 +31,7 @@ pub(crate) enum Work {
     Ask64To1,
     Ask64To64,
     Tell,
+    SharedOneThread,
     SharedTwoThreads,
     AskAwaits,
     SpawnAndAsk,
@@ -39,14 +42,18 @@ pub(crate) enum Work {
 /// Messages per measurement: some tens of milliseconds for the slowest framework.
 const MESSAGES: u64 = 64_000;
 const CALLERS: u64 = 64;
+/// How long a reader reads, and how often between two looks at the clock.
+const READING: Duration = Duration::from_millis(30);
+const READS: u64 = 1_000;
 const SPAWNED: u64 = 10_000;
 
 impl Work {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::AskOne,
         Self::Ask64To1,
         Self::Ask64To64,
         Self::Tell,
+        Self::SharedOneThread,
         Self::SharedTwoThreads,
         Self::AskAwaits,
         Self::SpawnAndAsk,
@@ -60,6 +67,7 @@ impl Work {
             Self::Ask64To1 => "ask, 64 callers to one actor",
             Self::Ask64To64 => "ask, 64 callers to 64 actors",
             Self::Tell => "tell",
+            Self::SharedOneThread => "read of one actor from one thread",
             Self::SharedTwoThreads => "read of one actor from two threads",
             Self::AskAwaits => "ask of a method that awaits once",
             Self::SpawnAndAsk => "spawn and first ask",
@@ -110,11 +118,8 @@ impl Work {
                 })
                 .await
             }
-            Self::SharedTwoThreads => {
-                let counter = framework.spawn(0).await;
-                F::ask(&counter).await;
-                per_message(MESSAGES, fan::<F, _, _>(vec![counter; 2], MESSAGES / 2, read::<F>)).await
-            }
+            Self::SharedOneThread => shared::<F>(&framework, 1).await,
+            Self::SharedTwoThreads => shared::<F>(&framework, 2).await,
             Self::SpawnAndAsk => {
                 let begun = Instant::now();
                 let counters = spawned(&framework, SPAWNED).await;
@@ -150,6 +155,33 @@ async fn read<F: Framework>(counter: F::Counter, times: u64) {
     for _ in 0..times {
         std::hint::black_box(F::read(&counter).await);
     }
+}
+
+/// Reads of one actor from `tasks` tasks for a fixed time, which begins when all of them run: a count of messages would
+/// be over before the second thread has woken.
+async fn shared<F: Framework>(framework: &F, tasks: usize) -> f64 {
+    let counter = framework.spawn(0).await;
+    F::ask(&counter).await;
+    let start = Arc::new(Barrier::new(tasks));
+    let readers: Vec<_> = (0..tasks)
+        .map(|_| {
+            let (counter, start) = (counter.clone(), start.clone());
+            tokio::spawn(async move {
+                start.wait().await;
+                let (begun, mut times) = (Instant::now(), 0);
+                while begun.elapsed() < READING {
+                    read::<F>(counter.clone(), READS).await;
+                    times += READS;
+                }
+                times as f64 / begun.elapsed().as_nanos() as f64
+            })
+        })
+        .collect();
+    let mut per_ns = 0.0;
+    for reader in readers {
+        per_ns += reader.await.expect("no work panics");
+    }
+    1.0 / per_ns
 }
 
 async fn ask_later<F: Framework>(counter: F::Counter, times: u64) {
