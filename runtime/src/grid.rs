@@ -98,7 +98,8 @@ impl Grid {
     /// Dropping the future half-way leaves the item with those subscribers that have it already.
     ///
     /// # Errors
-    /// [`PublishError`], when the stream has no reader or carries another type, or a subscriber refuses the item.
+    /// [`PublishError`], when the stream has no reader or carries another type, or a subscriber refuses the item;
+    /// then the first refusal, once the others were served.
     pub async fn publish<T: Clone + Send + 'static>(
         &self,
         stream: &StreamId,
@@ -108,14 +109,8 @@ impl Grid {
             return Err(PublishError::NobodyReads { stream: stream.clone(), read: Vec::new() });
         };
         let watched = self.announce(services, stream);
-        let (subscribers, waiting) = services.streams.deliver(stream, item, watched)?;
-        for delivery in waiting {
-            delivery.await.map_err(|cause| PublishError::NotDelivered {
-                stream: stream.clone(),
-                actor_type: "a subscriber",
-                cause: Box::new(cause),
-            })?;
-        }
+        let delivery = services.streams.deliver(stream, item, watched)?;
+        let subscribers = delivery.complete(stream).await?;
         Ok(Published { subscribers })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! An item published to `namespace/key` is delivered to actor `key` of every type with an
 //! `#[on_stream("namespace")]` method, in the order of publication, at most once. A full mailbox makes the
-//! publisher wait.
+//! publisher wait. A subscriber that refuses an item does not keep it from the others.
 
 use std::any::{Any, TypeId, type_name};
 use std::collections::HashMap;
@@ -21,7 +21,7 @@ use crate::intercept;
 use crate::turn::{Blocked, Slot, TaskRef, block};
 
 /// An item that still waits for room in its subscriber's mailbox.
-pub(crate) type Waiting = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
+type Waiting = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
 
 /// A subscriber to items of type `T`: an actor type.
 trait Subscriber<T>: Send + Sync {
@@ -183,17 +183,17 @@ impl Streams {
         names
     }
 
-    /// Hands `item` to every subscriber; gives the deliveries that wait for room. `watched` says that somebody
-    /// reads the stream for prewarming, so that an item without a subscriber is no mistake.
+    /// Hands `item` to every subscriber, whether or not another one refuses it. `watched` says that somebody reads
+    /// the stream for prewarming, so that an item without a subscriber is no mistake.
     pub(crate) fn deliver<T: Clone + Send + 'static>(
         &self,
         stream: &StreamId,
         item: T,
         watched: bool,
-    ) -> Result<(usize, Vec<Waiting>), PublishError> {
+    ) -> Result<Delivery, PublishError> {
         let Some(topic) = self.topics.get().and_then(|topics| topics.get(stream.namespace())) else {
             if watched {
-                return Ok((0, Vec::new()));
+                return Ok(Delivery::default());
             }
             return Err(PublishError::NobodyReads { stream: stream.clone(), read: self.names() });
         };
@@ -204,7 +204,7 @@ impl Streams {
                 got: type_name::<T>(),
             });
         }
-        let mut waiting = Vec::new();
+        let mut delivery = Delivery { subscribers: topic.subscriptions.len(), ..Delivery::default() };
         let mut item = Some(item);
         let last = topic.subscriptions.len() - 1;
         for (index, subscription) in topic.subscriptions.iter().enumerate() {
@@ -212,15 +212,42 @@ impl Streams {
                 continue;
             };
             let Some(item) = (if index == last { item.take() } else { item.clone() }) else { continue };
-            let delivered = subscriber.deliver(stream.key(), item);
-            let delivered = delivered.map_err(|cause| PublishError::NotDelivered {
-                stream: stream.clone(),
-                actor_type: subscription.actor_type,
-                cause: Box::new(cause),
-            })?;
-            waiting.extend(delivered);
+            match subscriber.deliver(stream.key(), item) {
+                Ok(None) => {}
+                Ok(Some(room)) => delivery.waiting.push((subscription.actor_type, room)),
+                Err(cause) => {
+                    delivery.refused.get_or_insert((subscription.actor_type, cause));
+                }
+            }
         }
-        Ok((topic.subscriptions.len(), waiting))
+        Ok(delivery)
+    }
+}
+
+/// One publication on its way.
+#[derive(Default)]
+pub(crate) struct Delivery {
+    subscribers: usize,
+    /// The subscribers whose mailboxes have no room yet.
+    waiting: Vec<(&'static str, Waiting)>,
+    /// The first subscriber that refused, and why.
+    refused: Option<(&'static str, Failure)>,
+}
+
+impl Delivery {
+    /// Waits until each subscriber has the item or has refused it; gives their number, or the first refusal.
+    pub(crate) async fn complete(mut self, stream: &StreamId) -> Result<usize, PublishError> {
+        for (actor_type, room) in self.waiting {
+            if let Err(cause) = room.await {
+                self.refused.get_or_insert((actor_type, cause));
+            }
+        }
+        match self.refused {
+            None => Ok(self.subscribers),
+            Some((actor_type, cause)) => {
+                Err(PublishError::NotDelivered { stream: stream.clone(), actor_type, cause: Box::new(cause) })
+            }
+        }
     }
 }
 
@@ -258,7 +285,7 @@ pub enum PublishError {
         /// The published type.
         got: &'static str,
     },
-    /// A subscriber did not take the item; those before it have it.
+    /// A subscriber did not take the item, and is the first that did not. It was offered to all others, too.
     #[error("{actor_type} did not take an item of stream {stream}: {cause}")]
     NotDelivered {
         /// The stream.

@@ -9,7 +9,8 @@
 //! - Exclusive turns (`&mut self`) run alone; shared turns (`&self`) run together.
 //! - Messages that wait begin in the order they came, and no inline caller overtakes one.
 //! - A turn that has begun is polled to its end even if its caller goes away.
-//! - A caller that goes away before its turn began takes it out of the queue.
+//! - A call whose caller goes away before its turn began never runs. It keeps its place in the mailbox, and counts
+//!   against the bound, until an executor comes to it.
 //! - A panic ends its turn only; the actor is made afresh before its next message.
 //! - A chain of calls that comes back to an actor which waits for it is refused at once, unless the waiting
 //!   turn shares or lends the actor.

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use quark::guards::{Guards, RateLimit};
 use quark::prelude::*;
 use quark::{Outcome, PublishError, Retry};
-use quark_tests::{Gate, builder, on_both_runtimes, until};
+use quark_tests::{Gate, TestClock, builder, on_both_runtimes, until};
 use tokio::task::{JoinSet, yield_now};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -283,6 +284,47 @@ fn a_publisher_that_waits_hears_of_the_silos_end() {
             "{error}"
         );
         assert!(!error.to_string().contains('\n'));
+    });
+}
+
+#[test]
+fn a_refusal_is_reported_once_the_others_have_the_item() {
+    on_both_runtimes(|| async {
+        for viewer_first in [true, false] {
+            let limit = Guards::none().rate_limit(RateLimit::per_second(1));
+            let silo = builder().clock(TestClock::new()).guards::<Counter>(limit);
+            let silo = if viewer_first {
+                silo.host::<Viewer>().host::<Counter>()
+            } else {
+                silo.host::<Counter>().host::<Viewer>()
+            };
+            let silo = silo.start().unwrap();
+            let (grid, to) = (silo.grid(), stream("cameras/frames/a"));
+            // The limit is used up.
+            grid.actor::<Counter>("a").seen().await.unwrap();
+
+            let error = grid.publish(&to, Frame(0)).await.unwrap_err();
+            assert!(error.to_string().starts_with("streams.counter did not take"), "{error}");
+            let viewer = grid.actor::<Viewer>("a");
+            assert_eq!(seen(&viewer, 1).await, [0], "it was not kept from the viewer");
+
+            let (started, gate) = (Gate::new(), Gate::new());
+            viewer.hold(started.clone(), gate.clone()).tell().unwrap();
+            started.passed().await;
+            for n in 1..=4 {
+                grid.publish(&stream("cameras/slow/a"), Frame(n)).await.unwrap();
+            }
+            let publisher = tokio::spawn(async move { grid.publish(&to, Frame(5)).await.unwrap_err() });
+            for _ in 0..10 {
+                yield_now().await;
+            }
+            assert!(!publisher.is_finished(), "the publisher waits for the viewer's mailbox");
+            gate.open();
+            let error = publisher.await.unwrap();
+            assert!(error.to_string().starts_with("streams.counter did not take"), "{error}");
+            assert_eq!(error.outcome(), Outcome::Unknown);
+            assert_eq!(seen(&viewer, 6).await, (0..=5).collect::<Vec<_>>());
+        }
     });
 }
 

@@ -1,11 +1,12 @@
 //! The place of one actor on this silo: its word, its mailbox, and the user's struct while it is active.
 //!
 //! ```text
-//! Slot<A>: | word | last used | node, home | mailbox: lock, head, tail, length, extra | actor | key | host |
+//! Slot<A>: | word | last used | node, home | mailbox: lock, head, tail, length, extra | actor | lanes | key | host |
 //! ```
 //!
-//! `extra` is a box that exists only while there are pending turns, lent turns, or a device lease. An idle
-//! actor has none of these, no task and no channel.
+//! `extra` is a box with what only a busy actor has (`Extra`: pending turns, loans, timers, a device lease, a
+//! request to leave and more). It is made when first needed and stays until the activation ends. An idle actor
+//! has no task and no channel.
 //!
 //! Who may touch the actor: the holder of the exclusive turn, or of an activation or deactivation (`&mut`); the
 //! holders of shared turns (`&`). The word says who that is.
@@ -78,7 +79,8 @@ pub(crate) trait AnySlot: Send + Sync + 'static {
     fn grid(&self) -> Grid;
     /// The silo has stopped: refuses what waits, and asks what runs to end.
     fn stop(&self);
-    /// Asks for deactivation as soon as no turn runs.
+    /// Asks for deactivation as soon as no turn runs. Shared messages at the mailbox's head still join shared turns
+    /// that run; what else waits begins the next activation.
     fn request_deactivation(&self, why: DeactivationReason);
 }
 
