@@ -392,7 +392,10 @@ fn begin_admitted<A: Actor, M: Method<A>>(
     if here {
         let mut hold = None;
         let exclusive = <M::Mode as TurnMode<A>>::EXCLUSIVE;
-        let gathered = exclusive && slot.word.snapshot().is_spread() && slot.gather(&slot.mailbox());
+        let seen = slot.word.snapshot();
+        // Also a shared call, when whoever wanted the actor alone has given up since.
+        let gathers = seen.is_gathering() || (exclusive && seen.is_spread());
+        let gathered = gathers && slot.gather(&slot.mailbox());
         if reported || gathered || gate.is_some() {
             hold = acquire::<A, M>(local, slot);
         }

@@ -81,7 +81,7 @@ impl<A: Actor> Worker<A> {
     /// Whether a call of its mode would begin at once.
     fn is_free(&self, exclusive: bool) -> bool {
         let seen = self.slot.word.snapshot();
-        let alone = !exclusive || seen.readers() == 0;
+        let alone = !exclusive || (seen.readers() == 0 && self.slot.lanes_are_empty());
         seen.phase() == Phase::Active
             && alone
             && !seen.has_writer()
@@ -223,7 +223,9 @@ impl<A: Actor> Pool<A> {
     fn dismiss(&self, slot: &Arc<Slot<A>>) -> bool {
         self.crews.iter().any(|crew| {
             let mut more = crew.more.write();
-            let place = more.iter().position(|worker| Arc::ptr_eq(&worker.slot, slot) && worker.is_alone());
+            let place = more.iter().position(|worker| {
+                Arc::ptr_eq(&worker.slot, slot) && worker.is_alone() && slot.word.retire()
+            });
             let gone = place.map(|place| more.remove(place));
             drop(more);
             gone.is_some()

@@ -620,3 +620,19 @@ fn a_deactivation_waits_for_a_turn_in_a_lane() {
         stage.end();
     });
 }
+
+#[test]
+fn an_actor_that_nobody_wants_alone_any_more_is_shared_inline_again() {
+    explore(ONE, || {
+        let stage = Stage::spread();
+        with_local(|local| {
+            let hold = stage.slot.acquire_shared(local).expect("nobody waits");
+            assert!(!stage.slot.gather(&stage.slot.mailbox()), "a turn is in its lane");
+            stage.slot.release(hold, local);
+        });
+        assert!(stage.slot.word.snapshot().is_gathering());
+        assert_eq!(stage.ask_here(Read(stage.counted())), 0);
+        assert!(!stage.slot.word.snapshot().is_spread());
+        stage.end();
+    });
+}

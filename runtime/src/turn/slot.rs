@@ -413,8 +413,10 @@ impl<A: Actor> Drop for Slot<A> {
     fn drop(&mut self) {
         let mut sole = self.word.end();
         report_drop_panic(&self.key, self.actor.empty(&mut sole));
-        while let Some(turn) = self.mailbox.get_mut().pop() {
-            turn.reject(CallError::Draining(Box::new(self.actor_id())));
+        // Whoever waits for an answer has the slot, and a silo that stops refuses what waits; so none is left.
+        let messages = self.mailbox.get_mut().length;
+        if messages > 0 {
+            tracing::error!(key = %self.key, messages, "a slot went away with messages in its mailbox");
         }
     }
 }

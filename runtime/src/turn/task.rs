@@ -24,6 +24,7 @@
 use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::mem::{self, ManuallyDrop};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::{self, NonNull};
 use std::sync::{Arc, OnceLock};
 use std::task::{RawWaker, RawWakerVTable, Waker};
@@ -139,6 +140,14 @@ pub(super) enum Stage<M, F> {
     Args(M),
     Future(F),
     Over,
+}
+
+/// Calls foreign code, a waker's or a log's, whose panic must not reach an executor that holds others' turns.
+fn contained(call: impl FnOnce()) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(call)) {
+        // What it says may be what panics: this is as far as it goes.
+        mem::forget(payload);
+    }
 }
 
 /// A counted reference to a turn of any type.
@@ -345,7 +354,7 @@ impl TaskRef {
         let header = self.header();
         if header.one_way {
             // SAFETY: the turn has ended on this thread, and nobody else reads the reply of a one-way message.
-            unsafe { (header.vtable.report)(self.0) };
+            contained(|| unsafe { (header.vtable.report)(self.0) });
         }
         header.end_link();
         // SAFETY: we are the running thread until the next line says otherwise. The slot is
@@ -355,7 +364,7 @@ impl TaskRef {
         if !header.one_way {
             let waker = header.caller.lock().take();
             if let Some(waker) = waker {
-                waker.wake();
+                contained(|| waker.wake());
             }
         }
         drop(owner);

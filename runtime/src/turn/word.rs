@@ -84,6 +84,11 @@ impl Snapshot {
         self.0 & READERS
     }
 
+    /// Whether as many turns share the actor as can.
+    pub(crate) fn is_crowded(self) -> bool {
+        self.readers() >= SHARED_TURNS_MAX
+    }
+
     pub(crate) fn has_writer(self) -> bool {
         self.0 & WRITER != 0
     }
@@ -101,10 +106,15 @@ impl Snapshot {
         self.0 & (SPREAD | GATHERING) != 0
     }
 
+    /// Whether somebody wanted the actor alone while shared turns were in lanes.
+    pub(crate) fn is_gathering(self) -> bool {
+        self.0 & GATHERING != 0
+    }
+
     /// Whether a shared turn may enter a lane.
     #[inline]
     pub(crate) fn lets_into_lanes(self) -> bool {
-        self.0 & !(READERS | SCHEDULED) == Phase::Active.bits() | SPREAD
+        self.0 & !(READERS | SCHEDULED) == Phase::Active.bits() | SPREAD && !self.is_crowded()
     }
 
     pub(crate) fn is_watched(self) -> bool {

@@ -4,7 +4,6 @@ use super::Slot;
 use crate::actor::{Actor, DeactivationReason};
 use crate::guards::Capacity;
 use crate::turn::mailbox::Mailbox;
-use crate::turn::word::Snapshot;
 use crate::turn::{AnySlot, BATCH, Hold, Phase, Polled, TaskRef};
 
 impl<A: Actor> Slot<A> {
@@ -34,7 +33,7 @@ impl<A: Actor> Slot<A> {
                     return self.run_exclusive(batch);
                 }
                 // Shared turns that run may wait for this one, so a request to close does not keep it out.
-                Some(false) if self.word.take_shared() || self.joins_before_close(seen) => {
+                Some(false) if self.word.take_shared() || self.joins_before_close(&mailbox) => {
                     let Some(turn) = self.pop(&mut mailbox) else { return };
                     drop(mailbox);
                     self.touch_for(&turn);
@@ -93,8 +92,10 @@ impl<A: Actor> Slot<A> {
     }
 
     /// Takes a shared turn beside others although the actor is to close when they have ended.
-    fn joins_before_close(&self, seen: Snapshot) -> bool {
-        seen.wants_close() && seen.readers() > 0 && self.word.reenter_shared()
+    /// Not beside one that has panicked: the actor is torn.
+    fn joins_before_close(&self, mailbox: &Mailbox) -> bool {
+        let seen = self.word.snapshot();
+        seen.wants_close() && seen.readers() > 0 && !mailbox.is_torn() && self.word.reenter_shared()
     }
 
     /// The exclusive messages at the mailbox's head, as many as one visit to the lock should fetch.

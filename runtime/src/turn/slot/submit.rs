@@ -37,6 +37,9 @@ impl<A: Actor> Slot<A> {
                     self.begin_taken(turn, Hold::Shared);
                     return Ok(());
                 }
+                // Its own chain is among the turns that share the actor: behind them it would wait for itself.
+                ComesBack::Reenters if self.word.snapshot().is_crowded() => return Err(Blocked::Full(turn)),
+                // The chain's turn has just ended.
                 ComesBack::Reenters => {}
                 ComesBack::Lent { begin } => {
                     drop(mailbox);
@@ -52,7 +55,13 @@ impl<A: Actor> Slot<A> {
                 }
             }
         }
-        if self.host.services.has_stopped() || (seen.phase() == Phase::Vacant && self.host.is_draining()) {
+        // A retired slot is reached by timers of an activation that is gone, and by nobody else.
+        let gone = match seen.phase() {
+            Phase::Retired => true,
+            Phase::Vacant => self.host.is_draining(),
+            _ => false,
+        };
+        if gone || self.host.services.has_stopped() {
             return Err(Blocked::Failed(CallError::Draining(Box::new(self.actor_id()))));
         }
         let mut gives_way = None;

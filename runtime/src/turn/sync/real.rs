@@ -1,5 +1,6 @@
 //! What a silo runs on.
 
+use std::sync::OnceLock;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering, fence};
 pub(crate) use std::time::Instant;
 
@@ -14,7 +15,11 @@ pub(crate) fn model_fence() {}
 /// Lanes that a spread slot has: a power of two.
 pub(crate) fn lanes() -> usize {
     const MAX: usize = 64;
-    std::thread::available_parallelism().map_or(1, usize::from).next_power_of_two().min(MAX)
+    // The system reads files to answer.
+    static LANES: OnceLock<usize> = OnceLock::new();
+    *LANES.get_or_init(|| {
+        std::thread::available_parallelism().map_or(1, usize::from).next_power_of_two().min(MAX)
+    })
 }
 
 /// Numbers the threads that ask, one after another: neighbours get different lanes. It concerns threads, which
