@@ -150,7 +150,8 @@ fn contained(call: impl FnOnce()) {
     }
 }
 
-/// A counted reference to a turn of any type.
+/// A counted reference to a turn of any type. Transparent, so that a list's head can be lent as one.
+#[repr(transparent)]
 pub(crate) struct TaskRef(pub(super) NonNull<Header>);
 
 // SAFETY: arguments, future and reply of a `Task` are `Send` (bounds of `Method`); every other field is atomic,
@@ -617,8 +618,8 @@ impl TaskList {
     }
 
     pub(crate) fn first(&self) -> Option<&TaskRef> {
-        // SAFETY: a `TaskRef` is a non-null pointer to a header, which is what a non-null head is; `push` left its
-        // count with the list.
+        // SAFETY: a `TaskRef` is, transparently, a non-null pointer to a header, which is what a non-null head is; `push`
+        // left its count with the list.
         (!self.head.is_null()).then(|| unsafe { &*ptr::from_ref(&self.head).cast::<TaskRef>() })
     }
 

@@ -403,6 +403,19 @@ mod tests {
     }
 
     #[test]
+    fn a_crowded_actor_lets_nobody_else_share_it_not_even_in_a_lane() {
+        let word = active();
+        for _ in 0..SHARED_TURNS_MAX {
+            assert!(word.reenter_shared());
+        }
+        word.spread();
+        assert!(word.snapshot().is_crowded() && word.snapshot().is_spread());
+        assert!(!word.snapshot().lets_into_lanes() && !word.try_shared() && !word.reenter_shared());
+        word.release_shared();
+        assert!(word.snapshot().lets_into_lanes());
+    }
+
+    #[test]
     fn nobody_spreads_an_actor_that_somebody_waits_for() {
         let word = active();
         word.set_queued();
