@@ -19,4 +19,4 @@ pub use bytes::{ByteSize, ParseByteSizeError};
 pub use entropy::{Entropy, Seeded};
 pub use fault::{Fault, Outcome, Retry};
 pub use id::{ActorId, Key, ParseStreamIdError, SiloId, StreamId};
-pub use time::{Clock, MonotonicClock, Passage, VirtualClock, Waiter};
+pub use time::{Clock, MonotonicClock, Passage, Timestamp, VirtualClock, Waiter};

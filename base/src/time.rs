@@ -7,7 +7,9 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
 
 /// A source of monotonic time.
 ///
@@ -18,10 +20,49 @@ pub trait Clock: Send + Sync + 'static {
     /// Time since the clock's origin.
     fn now(&self) -> Duration;
 
+    /// The time of day, for what outlives the clock: reminders, events. It may be set, so it may jump back.
+    fn timestamp(&self) -> Timestamp;
+
     /// Takes in somebody who waits for moments of this clock, until that one is dropped, and says how they come.
     fn attend(&self, _waiter: Weak<dyn Waiter>) -> Passage {
         Passage::Steady
     }
+}
+
+/// A time of day: milliseconds since 1970-01-01T00:00:00Z, leap seconds not counted, as POSIX does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Timestamp(pub u64);
+
+impl Timestamp {
+    /// Where a [`VirtualClock`] begins: 2026-01-01T00:00:00Z.
+    pub const VIRTUAL_ORIGIN: Self = Self(1_767_225_600_000);
+
+    /// What the machine says.
+    pub fn of_system() -> Self {
+        // A machine that believes to be before 1970 is at 1970.
+        Self(millis(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()))
+    }
+
+    /// So much later; the greatest if that is beyond it.
+    #[must_use]
+    pub fn saturating_add(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(millis(by)))
+    }
+
+    /// So much earlier; the least if that is before it.
+    #[must_use]
+    pub fn saturating_sub(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(millis(by)))
+    }
+
+    /// How much later it is than `earlier`; zero if it is not.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_millis(self.0.saturating_sub(earlier.0))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// How a clock's moments come.
@@ -59,11 +100,19 @@ impl Clock for MonotonicClock {
     fn now(&self) -> Duration {
         self.origin.elapsed()
     }
+
+    fn timestamp(&self) -> Timestamp {
+        Timestamp::of_system()
+    }
 }
 
 impl<C: Clock + ?Sized> Clock for Arc<C> {
     fn now(&self) -> Duration {
         (**self).now()
+    }
+
+    fn timestamp(&self) -> Timestamp {
+        (**self).timestamp()
     }
 
     fn attend(&self, waiter: Weak<dyn Waiter>) -> Passage {
@@ -126,6 +175,10 @@ impl VirtualClock {
 impl Clock for VirtualClock {
     fn now(&self) -> Duration {
         Duration::from_nanos(self.now_ns.load(Ordering::SeqCst))
+    }
+
+    fn timestamp(&self) -> Timestamp {
+        Timestamp::VIRTUAL_ORIGIN.saturating_add(self.now())
     }
 
     fn attend(&self, waiter: Weak<dyn Waiter>) -> Passage {

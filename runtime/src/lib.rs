@@ -35,6 +35,7 @@ pub mod pressure;
 mod prewarm;
 pub mod runtime;
 mod services;
+pub mod store;
 pub mod streams;
 pub mod supervision;
 mod sweep;

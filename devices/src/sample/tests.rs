@@ -12,6 +12,10 @@ impl Clock for HandClock {
     fn now(&self) -> Duration {
         Duration::from_millis(self.0.load(Ordering::SeqCst))
     }
+
+    fn timestamp(&self) -> quark_base::Timestamp {
+        quark_base::Timestamp::VIRTUAL_ORIGIN.saturating_add(self.now())
+    }
 }
 
 /// Answers one thing about one device, and about one that nobody asked for.

@@ -254,6 +254,10 @@ mod tests {
         fn now(&self) -> Duration {
             Duration::from_millis(self.0.load(Ordering::SeqCst))
         }
+
+        fn timestamp(&self) -> quark_base::Timestamp {
+            quark_base::Timestamp::VIRTUAL_ORIGIN.saturating_add(self.now())
+        }
     }
 
     fn limiter(spec: RateLimit) -> (Arc<Limiter>, Arc<Hands>) {
