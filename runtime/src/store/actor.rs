@@ -13,13 +13,20 @@ use super::{Address, Commit, ETag, Encoded, Epoch, MessageId, OutboxId, PendingM
 ///
 /// - write a [`Commit`] wholly or not at all, and answer it only when it survives the end of the silo and, as far as
 ///   the store promises, of the store;
-/// - let a commit in only if the actor's stored epoch is the fence's `epoch`, or is its `seen` and the commit is the
-///   activation's first as far as the store knows; else answer [`Conflict::Fence`](super::Conflict::Fence);
-/// - answer `Ok` without writing again if the stored epoch and sequence are those of the commit's fence: it is the
-///   same commit, sent again;
-/// - check every expectation of the commit (slots' ETags, journals' last sequence numbers, inbox ids that are not
-///   there) in the same atomic step, and answer the first that fails as [`StoreError::Conflict`](super::StoreError),
-///   with nothing written;
+/// - let a commit in by its fence. With `stored` for the epoch and sequence of the actor's last commit:
+///
+///   | the store has | it MUST |
+///   |---|---|
+///   | nothing of the actor, `seen` is [`Epoch::NONE`] and `sequence` is 1 | go on |
+///   | nothing of the actor, else | answer [`StoreError::Lost`](super::StoreError::Lost) |
+///   | the fence's `epoch` and `sequence` | answer `Ok` and write nothing: it is the same commit, sent again |
+///   | the fence's `epoch` and a smaller sequence | go on |
+///   | the fence's `seen` | go on |
+///   | anything else | answer [`Conflict::Fence`](super::Conflict::Fence) |
+///
+/// - then check every expectation in the same atomic step, in this order: slots' ETags, journals' last sequence numbers,
+///   inbox ids that are not there; and answer the first that fails as
+///   [`StoreError::Conflict`](super::StoreError::Conflict), with nothing written;
 /// - say [`StoreError::Unknown`](super::StoreError) and nothing milder when a commit was sent and its answer is
 ///   missing;
 /// - answer in bounded time: an outage is an error, not a wait;
@@ -54,7 +61,8 @@ pub trait ActorStore: Send + Sync + 'static {
         limit: usize,
     ) -> StoreFuture<'a, FeedPage>;
 
-    /// Reads messages of outboxes that are still there, at most `limit`, those of one actor in order.
+    /// Reads messages of outboxes that are still there, at most `limit`, those of one actor in the order of its
+    /// commits.
     fn outbox(&self, limit: usize) -> StoreFuture<'_, Vec<PendingMessage>>;
 
     /// Takes messages out of their outboxes, since they were delivered. One that is gone already is no error.
@@ -63,7 +71,7 @@ pub trait ActorStore: Send + Sync + 'static {
     /// Whether a commit of the actor has this message in its inbox.
     fn has_received<'a>(&'a self, actor: &'a Address, message: &'a MessageId) -> StoreFuture<'a, bool>;
 
-    /// Forgets inbox entries from before `time`, and says how many. It may do so in parts: call again until it is 0.
+    /// Forgets inbox entries of commits from before `time`, and says how many. It may do so in parts: call again until it is 0.
     fn forget_received(&self, time: Timestamp) -> StoreFuture<'_, u64>;
 }
 

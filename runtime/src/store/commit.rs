@@ -123,7 +123,8 @@ pub struct Fence {
     pub seen: Epoch,
     /// This activation's own, greater than `seen`.
     pub epoch: Epoch,
-    /// The commit's number within the activation, from 1. A commit is sent again with the same one.
+    /// The commit's number within the activation, from 1. A commit is sent again with the same one, and a later one
+    /// has a greater one; one that was rejected has not used its number up.
     pub sequence: u64,
 }
 
@@ -179,7 +180,7 @@ pub struct Append {
     pub journal: Cow<'static, str>,
     /// The sequence number of the last event that the store must have; zero for none.
     pub expected: u64,
-    /// The events; the first of them gets `expected + 1`.
+    /// The events; the first of them gets `expected + 1`. There may be none, with a snapshot alone.
     pub events: Vec<Encoded>,
     /// The folded state after the last of them, in place of the journal's snapshot.
     pub snapshot: Option<Encoded>,

@@ -15,7 +15,8 @@ use super::{Encoded, StoreFuture};
 /// An implementation MUST answer an append only when the items survive the end of the silo; MUST give the items of a
 /// key in the order of their appends; MUST give an item again that a group was given and has not acknowledged, after
 /// `visibility`; MUST NOT give an item to a group that has acknowledged it, unless the group was sent back; and MUST
-/// answer in bounded time.
+/// answer in bounded time. A group that was never opened reads nothing: `read`, `seek` and `lag` of it are
+/// [`StoreError::Unexpected`](super::StoreError::Unexpected).
 pub trait StreamStore: Send + Sync + 'static {
     /// Appends items and gives their positions, in the same order. Items of one call are written in one step each
     /// partition.
@@ -24,8 +25,9 @@ pub trait StreamStore: Send + Sync + 'static {
     /// Makes a group that begins at `start`. One that is there already goes on where it is.
     fn open_group<'a>(&'a self, group: &'a Group, start: ReadStart) -> StoreFuture<'a, ()>;
 
-    /// Gives items to the group that it was not given, or was given more than `visibility` ago without an
-    /// acknowledgement; at most `limit`. Waits up to `wait` for the first.
+    /// Gives items to the group that it was not given, or was given `visibility` ago or longer without an
+    /// acknowledgement; at most `limit`. Waits up to `wait` for the first. Several may read for a group at once: each
+    /// item goes to one of them.
     fn read<'a>(
         &'a self,
         group: &'a Group,
