@@ -2,3 +2,26 @@
 //!
 //! What belongs here: implementations of the runtime's store ports, and the suite that each of them passes. What does
 //! not: what is kept, in which format, and when.
+//!
+//! - [`memory()`]: in this process, the reference of the others
+//! - [`conformance`]: what every store must do, as tests that run against any implementation
+
+pub mod conformance;
+mod fence;
+mod memory;
+
+pub use memory::memory;
+
+use quark_runtime::store::{FeedPosition, Group, StoreError};
+
+/// A feed is to be read from a place that this store never gave out.
+pub(crate) fn unknown_position(store: &str, position: &FeedPosition) -> StoreError {
+    let cause = format!("{position:?} is no position of this store's feeds").into();
+    StoreError::Unexpected { store: store.into(), cause }
+}
+
+/// A group that nobody opened is used.
+pub(crate) fn unopened(store: &str, group: &Group) -> StoreError {
+    let cause = format!("group {} of stream {} was never opened", group.name, group.namespace).into();
+    StoreError::Unexpected { store: store.into(), cause }
+}

@@ -131,6 +131,12 @@ pub enum Conflict {
     },
 }
 
+impl From<Conflict> for StoreError {
+    fn from(conflict: Conflict) -> Self {
+        Self::Conflict(Box::new(conflict))
+    }
+}
+
 impl Fault for StoreError {
     fn outcome(&self) -> Outcome {
         match self {

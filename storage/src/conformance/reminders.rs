@@ -1,0 +1,210 @@
+//! Reminders and their due times.
+
+use quark_base::Timestamp;
+use quark_runtime::store::{Advance, ReminderRecord, RingRange, Store};
+
+use super::{Fixture, NOW, actor};
+
+const NEVER: Timestamp = Timestamp(u64::MAX);
+
+fn reminder(key: &str, name: &str, due: u64, ring: u64) -> ReminderRecord {
+    ReminderRecord {
+        actor: actor(key),
+        name: name.into(),
+        due: Timestamp(NOW.0 + due),
+        schedule: format!("{{\"every\":\"{due}s\"}}"),
+        ring,
+        version: 1,
+    }
+}
+
+fn step(reminder: &ReminderRecord, next: Option<u64>) -> Advance {
+    Advance {
+        actor: reminder.actor.clone(),
+        name: reminder.name.clone(),
+        version: reminder.version,
+        next: next.map(|due| Timestamp(NOW.0 + due)),
+        next_version: reminder.version + 1,
+    }
+}
+
+async fn put(store: &Store, reminders: &[ReminderRecord]) {
+    store.reminders.put(reminders).await.expect("reminders can be written");
+}
+
+async fn all(store: &Store) -> Vec<ReminderRecord> {
+    store.reminders.due(RingRange::ALL, NEVER, 1000).await.expect("reminders can be read")
+}
+
+/// The keys of what is due in a range.
+async fn due(store: &Store, range: RingRange, until: u64, limit: usize) -> Vec<String> {
+    let until = Timestamp(NOW.0 + until);
+    let due = store.reminders.due(range, until, limit).await.expect("reminders can be read");
+    due.iter().map(|reminder| reminder.actor.key.to_string()).collect()
+}
+
+/// All of it, with the greatest numbers.
+pub async fn a_reminder_is_read_back<F: Fixture>() {
+    let fixture = F::set_up().await;
+    let store = fixture.open().await;
+    let mut written = reminder("key/ä:{}🦀", "name/ä:{}🦀", 5, u64::MAX);
+    written.version = u64::MAX;
+    put(&store, std::slice::from_ref(&written)).await;
+    assert_eq!(all(&store).await, [written.clone()]);
+    assert_eq!(store.reminders.of_actor(&written.actor).await, Ok(vec![written]));
+    put(&store, &[]).await;
+}
+
+/// One per actor and name.
+pub async fn a_reminder_is_set_anew_in_place<F: Fixture>() {
+    let fixture = F::set_up().await;
+    let store = fixture.open().await;
+    put(&store, &[reminder("a", "r", 5, 1), reminder("a", "other", 6, 1)]).await;
+    let anew = ReminderRecord { version: 2, ..reminder("a", "r", 50, 1) };
+    put(&store, std::slice::from_ref(&anew)).await;
+    assert_eq!(all(&store).await, [reminder("a", "other", 6, 1), anew]);
+}
+
+/// True once, false after.
+pub async fn a_removed_reminder_is_gone<F: Fixture>() {
+    let fixture = F::set_up().await;
+    let store = fixture.open().await;
+    put(&store, &[reminder("a", "r", 5, 1), reminder("a", "s", 6, 1), reminder("b", "r", 7, 1)]).await;
+    assert_eq!(store.reminders.remove(&actor("a"), "r").await, Ok(true));
+    assert_eq!(store.reminders.remove(&actor("a"), "r").await, Ok(false));
+    assert_eq!(store.reminders.remove(&actor("never"), "r").await, Ok(false));
+    assert_eq!(all(&store).await, [reminder("a", "s", 6, 1), reminder("b", "r", 7, 1)]);
+    assert_eq!(store.reminders.of_actor(&actor("a")).await, Ok(vec![reminder("a", "s", 6, 1)]));
+}
+
+/// Those of the actor, and of no other.
+pub async fn reminders_of_an_actor_come_by_name<F: Fixture>() {
+    let fixture = F::set_up().await;
+    let store = fixture.open().await;
+    put(&store, &[reminder("a", "z", 1, 1), reminder("b", "x", 2, 1), reminder("a", "", 3, 1)]).await;
+    let of_one = store.reminders.of_actor(&actor("a")).await;
+    assert_eq!(of_one, Ok(vec![reminder("a", "", 3, 1), reminder("a", "z", 1, 1)]));
+    assert_eq!(store.reminders.of_actor(&actor("c")).await, Ok(Vec::new()));
+}
+
+/// Due at the time or before.
+pub async fn due_reminders_come_soonest_first_up_to_the_limit<F: Fixture>() {
+    let fixture = F::set_up().await;
+    let store = fixture.open().await;
+    // On points all over the ring, so that the order is not that of the points.
+    let point = |index: u64| index.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    let reminders: Vec<_> = [50, 10, 40, 20, 30]
+        .iter()
+        .map(|time| reminder(&time.to_string(), "r", *time, point(*time)))
+        .collect();
+    put(&store, &reminders).await;
+    assert_eq!(due(&store, RingRange::ALL, 30, 10).await, ["10", "20", "30"]);
+    assert_eq!(due(&store, RingRange::ALL, 29, 10).await, ["10", "20"]);
+    assert_eq!(due(&store, RingRange::ALL, 1000, 2).await, ["10", "20"]);
+    assert!(due(&store, RingRange::ALL, 9, 10).await.is_empty());
+}
+
+/// Points at the very ends, and just outside.
+pub async fn a_range_has_both_of_its_ends<F: Fixture>() {
+    let fixture = F::set_up().await;
+    let store = fixture.open().await;
+    let points = [0, 1, 99, 100, 200, 201, (1 << 63) - 1, 1 << 63, (1 << 63) + 1, u64::MAX - 1, u64::MAX];
+    let reminders: Vec<_> =
+        (0..).zip(points).map(|(due, ring)| reminder(&ring.to_string(), "r", due, ring)).collect();
+    put(&store, &reminders).await;
+    let keys = |points: &[u64]| points.iter().map(u64::to_string).collect::<Vec<_>>();
+    let in_range = async |first, last| due(&store, RingRange { first, last }, 1000, 100).await;
+    assert_eq!(in_range(100, 200).await, keys(&[100, 200]));
+    assert_eq!(in_range(0, 0).await, keys(&[0]));
+    assert_eq!(in_range(u64::MAX, u64::MAX).await, keys(&[u64::MAX]));
+    assert_eq!(in_range((1 << 63) - 1, 1 << 63).await, keys(&[(1 << 63) - 1, 1 << 63]));
+    assert_eq!(in_range(0, u64::MAX).await, keys(&points));
+    assert!(in_range(2, 98).await.is_empty());
+}
+
+/// From the end of the ring over its beginning.
+pub async fn a_range_may_wrap_around<F: Fixture>() {
+    let fixture = F::set_up().await;
+    let store = fixture.open().await;
+    let points = [u64::MAX, 0, 10, 11, 1 << 63, u64::MAX - 10, u64::MAX - 11];
+    let reminders: Vec<_> =
+        (0..).zip(points).map(|(due, ring)| reminder(&ring.to_string(), "r", due, ring)).collect();
+    put(&store, &reminders).await;
+    let wrapped = RingRange { first: u64::MAX - 10, last: 10 };
+    let expected = [u64::MAX, 0, 10, u64::MAX - 10].map(|point| point.to_string());
+    assert_eq!(due(&store, wrapped, 1000, 100).await, expected);
+    assert_eq!(due(&store, wrapped, 1000, 2).await, expected[..2]);
+    assert_eq!(store.reminders.next_due(RingRange { first: 11, last: 9 }).await, Ok(Some(NOW)));
+}
+
+/// Of a range, whether or not it has come.
+pub async fn the_soonest_due_time_is_known<F: Fixture>() {
+    let fixture = F::set_up().await;
+    let store = fixture.open().await;
+    assert_eq!(store.reminders.next_due(RingRange::ALL).await, Ok(None));
+    put(&store, &[reminder("a", "r", 50, 10), reminder("b", "r", 20, 90)]).await;
+    let next = async |first, last| store.reminders.next_due(RingRange { first, last }).await;
+    assert_eq!(next(0, u64::MAX).await, Ok(Some(Timestamp(NOW.0 + 20))));
+    assert_eq!(next(0, 50).await, Ok(Some(Timestamp(NOW.0 + 50))));
+    assert_eq!(next(51, 60).await, Ok(None));
+    assert_eq!(next(80, 5).await, Ok(Some(Timestamp(NOW.0 + 20))));
+}
+
+/// One that was set anew stays as it was set.
+pub async fn an_advance_moves_the_version_that_was_seen<F: Fixture>() {
+    let fixture = F::set_up().await;
+    let store = fixture.open().await;
+    let (a, b, never) = (reminder("a", "r", 5, 1), reminder("b", "r", 6, 1), reminder("never", "r", 7, 1));
+    let anew = ReminderRecord { version: 7, ..b.clone() };
+    put(&store, &[a.clone(), anew.clone()]).await;
+    let moves = [step(&b, Some(100)), step(&a, Some(90)), step(&never, Some(80))];
+    assert_eq!(store.reminders.advance(&moves).await, Ok(vec![false, true, false]));
+    let moved = ReminderRecord { due: Timestamp(NOW.0 + 90), version: 2, ..a };
+    assert_eq!(all(&store).await, [anew, moved]);
+    assert_eq!(store.reminders.advance(&moves).await, Ok(vec![false, false, false]));
+    assert_eq!(store.reminders.advance(&[]).await, Ok(Vec::new()));
+}
+
+/// The last tick of a reminder takes it away.
+pub async fn an_advance_without_a_next_time_removes<F: Fixture>() {
+    let fixture = F::set_up().await;
+    let store = fixture.open().await;
+    let (a, b) = (reminder("a", "r", 5, 1), reminder("b", "r", 6, 1));
+    put(&store, &[a.clone(), ReminderRecord { version: 2, ..b.clone() }]).await;
+    assert_eq!(store.reminders.advance(&[step(&a, None), step(&b, None)]).await, Ok(vec![true, false]));
+    assert_eq!(all(&store).await, [ReminderRecord { version: 2, ..b }]);
+    assert_eq!(store.reminders.next_due(RingRange::ALL).await, Ok(Some(Timestamp(NOW.0 + 6))));
+}
+
+/// For whoever connects next.
+pub async fn reminders_survive_a_new_connection<F: Fixture>() {
+    let fixture = F::set_up().await;
+    let store = fixture.open().await;
+    put(&store, &[reminder("a", "r", 5, 1)]).await;
+    let again = fixture.open().await;
+    drop(store);
+    assert_eq!(all(&again).await, [reminder("a", "r", 5, 1)]);
+}
+
+/// Several silos that see the same version: one of them moves it.
+pub async fn rivals_advance_a_reminder_once<F: Fixture>() {
+    let fixture = F::set_up().await;
+    let store = fixture.open().await;
+    let reminders: Vec<_> = (0..10).map(|index| reminder(&index.to_string(), "r", index, index)).collect();
+    put(&store, &reminders).await;
+    let tasks: Vec<_> = (0..8)
+        .map(|rival| {
+            let store = store.clone();
+            let moves: Vec<_> = reminders.iter().map(|reminder| step(reminder, Some(100 + rival))).collect();
+            tokio::spawn(async move { store.reminders.advance(&moves).await })
+        })
+        .collect();
+    let mut applied = vec![0; reminders.len()];
+    for task in tasks {
+        let answers = task.await.expect("no task fails").expect("reminders can be advanced");
+        for (count, answer) in applied.iter_mut().zip(answers) {
+            *count += u32::from(answer);
+        }
+    }
+    assert_eq!(applied, vec![1; reminders.len()]);
+}
