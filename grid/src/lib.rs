@@ -45,12 +45,16 @@ pub use quark_placement as placement;
 pub use quark_predictive as predictive;
 pub use quark_profiling as profiling;
 pub use quark_runtime as runtime;
+pub use quark_storage as storage;
 
 pub use anyhow::{Error, Result};
 pub use quark_base::{ActorId, ByteSize, Fault, Key, Outcome, Retry, SiloId, StreamId};
-pub use quark_macros::{Actor, methods};
+pub use quark_macros::{Actor, Stored, methods};
 pub use quark_runtime::actor::{self, Actor};
 pub use quark_runtime::guards;
+pub use quark_runtime::journal::{self, Folded, Journal};
+pub use quark_runtime::state::{self, State, StateCause, StateError, Stored, Transaction};
+pub use quark_runtime::store::{self, MessageId, Store};
 pub use quark_runtime::{
     ActivationCause, ActivationError, Call, CallChain, CallError, ChildFailure, ChildState, ChildStatus, Cx,
     DeactivationReason, DeadCause, DeadLetter, DeadLetters, DeviceAbsent, Directive, FailureCause, Grid,
@@ -69,24 +73,29 @@ pub mod prelude {
     pub use std::time::Duration;
 
     pub use crate::{
-        Actor, ByteSize, CallError, Cx, DeactivationReason, Fault, Grid, Key, Result, Silo, StreamId,
-        methods, ms,
+        Actor, ByteSize, CallError, Cx, DeactivationReason, Fault, Folded, Grid, Journal, Key, Result, Silo,
+        State, StateError, Stored, StreamId, methods, ms,
     };
 }
 
 /// What the macros expand to. Not for other use; it changes with them.
 #[doc(hidden)]
 pub mod macro_support {
+    pub use quark_base::ByteSize;
     pub use quark_placement::{GpuNeed, NumaPreference};
     pub use quark_runtime::actor::{
         Actor, ActorSpec, Create, DeactivationReason, HookError, Message, Method, MethodSpec, Methods,
-        PrewarmSpec, Reference, ResultLike,
+        PartSpec, PrewarmSpec, Reference, ResultLike,
     };
     pub use quark_runtime::coalesce::{Answerable, Coalesced, Comparable};
     pub use quark_runtime::dead_letters::{
         CannotCopy, CannotShow, Copies, DeadLetterSpec, IsCopied, NotCopied, Shown,
     };
+    pub use quark_runtime::durable::{self, DurableMessage, DurableMethods, Storable};
     pub use quark_runtime::guards::{AdaptiveMailbox, Breaker, Guards, Overflow, RateLimit, WhenLimited};
+    pub use quark_runtime::journal::JournalSpec;
+    pub use quark_runtime::state::{DecodeError, EncodeError, Kept, StateSpec, Stored, codec};
+    pub use quark_runtime::store::{Encoded, Format};
     pub use quark_runtime::streams::Subscriptions;
     pub use quark_runtime::supervision::{ChildFailure, Directive, Orphans, Strategy, SuperviseSpec};
     pub use quark_runtime::turn::{Exclusive, Shared, TurnMode};

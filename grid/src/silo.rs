@@ -15,6 +15,7 @@ use quark_runtime::actor::{Actor, Create, HookError};
 use quark_runtime::guards::Guards;
 use quark_runtime::intercept::Interceptor;
 use quark_runtime::pressure::MemoryGauge;
+use quark_runtime::store::Store;
 use quark_runtime::{Grid, Runtime, RuntimeBuilder, Shutdown};
 
 /// Sets up a silo.
@@ -72,6 +73,12 @@ impl SiloBuilder {
     /// The same for memory that `gauge` reads.
     pub fn max_memory_by(mut self, most: ByteSize, gauge: Arc<dyn MemoryGauge>) -> Self {
         self.runtime = self.runtime.max_memory(most, gauge);
+        self
+    }
+
+    /// Keeps what actors keep in the store of this name in `store`. A part that names none is in `"default"`.
+    pub fn store(mut self, name: impl Into<String>, store: Store) -> Self {
+        self.runtime = self.runtime.store(name, store);
         self
     }
 

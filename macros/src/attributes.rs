@@ -3,6 +3,7 @@
 mod backoff;
 mod dead_letters;
 mod guards;
+pub(crate) mod parts;
 mod supervise;
 mod workers;
 

@@ -5,6 +5,7 @@ use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::{Data, DeriveInput, Error, Expr, Field, Fields, Result};
 
+use crate::attributes::parts::Parts;
 use crate::attributes::{ActorAttributes, duration_tokens};
 
 pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
@@ -17,10 +18,17 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
         return Err(Error::new(input.generics.span(), advice));
     }
     let attributes = ActorAttributes::read(&input.attrs)?;
+    let parts = Parts::read(&data.fields)?;
+    if !parts.is_empty() && attributes.workers.is_some() {
+        let advice = "a stateless worker is one of several behind its key, so nothing can be stored for the key; leave \
+                      `workers(…)` out, or the stored fields";
+        return Err(Error::new(input.ident.span(), advice));
+    }
     let quark = quote!(::quark::macro_support);
     let (actor, visibility) = (&input.ident, &input.vis);
     let reference = format_ident!("{actor}Ref");
     let spec = spec(&attributes, actor, &quark);
+    let parts = parts.tokens(&quark);
     let create = if attributes.factory { TokenStream::new() } else { create(actor, &data.fields, &quark)? };
     let about = format!("A reference to one [`{actor}`] of the grid.");
 
@@ -54,6 +62,7 @@ pub(crate) fn expand(input: &DeriveInput) -> Result<TokenStream> {
         impl #quark::Actor for #actor {
             const SPEC: #quark::ActorSpec = #spec;
             type Ref = #reference;
+            #parts
         }
 
         #create

@@ -6,10 +6,12 @@
 //! - `attributes`: reading `#[actor(…)]`
 //! - `derive`: `#[derive(Actor)]`, what the type declares about itself
 //! - `methods`: `#[methods]`, its interface, hooks and subscriptions
+//! - `stored`: `#[derive(Stored)]`, values that stores keep
 
 mod attributes;
 mod derive;
 mod methods;
+mod stored;
 
 use proc_macro::TokenStream;
 use syn::{DeriveInput, ItemImpl, parse_macro_input};
@@ -39,10 +41,33 @@ use syn::{DeriveInput, ItemImpl, parse_macro_input};
 ///     overflow = "reject",            // at a full mailbox; or "wait", "drop_oldest", "drop_newest"
 /// )]
 /// ```
-#[proc_macro_derive(Actor, attributes(actor, init))]
+///
+/// Fields that outlive the activation:
+///
+/// ```text
+/// #[state] calibration: State<Calibration>,
+/// #[state(name = "calibration", store = "default", format = "binary", max = "1 MiB", write_behind = "1s")]
+/// #[journal(name = "ledger", store = "default", format = "json", max = "64 KiB", snapshot_every = 100)]
+/// ledger: Journal<Account>,
+/// ```
+#[proc_macro_derive(Actor, attributes(actor, init, state, journal))]
 pub fn derive_actor(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
     derive::expand(&input).unwrap_or_else(|error| error.to_compile_error()).into()
+}
+
+/// Makes a type that serde can write and read one that stores keep: states, events, snapshots, items of durable
+/// streams.
+///
+/// ```text
+/// #[derive(Default, Serialize, Deserialize, Stored)]
+/// #[stored(version = 2, upgrades = CalibrationV1)]    // `impl From<CalibrationV1> for Calibration` turns it into this
+/// struct Calibration { … }
+/// ```
+#[proc_macro_derive(Stored, attributes(stored))]
+pub fn derive_stored(input: TokenStream) -> TokenStream {
+    let input = parse_macro_input!(input as DeriveInput);
+    stored::expand(&input).unwrap_or_else(|error| error.to_compile_error()).into()
 }
 
 /// Makes the `pub async fn` methods of an impl block the actor's interface.
@@ -56,6 +81,8 @@ pub fn derive_actor(input: TokenStream) -> TokenStream {
 /// - `#[no_dead_letters]` keeps a method's messages out of the dead letters of a type that keeps them.
 /// - `#[coalesce]` on a method joins identical calls that are under way at the same time into one run; its arguments
 ///   are `Clone + Eq + Hash`, its answer and error `Clone + Send + Sync`.
+/// - `#[durable]` marks a method whose messages a transaction can send: they are stored with the sender's state, and
+///   delivered at least once. Its arguments are `Serialize + Deserialize`.
 /// - Everything else is a private helper.
 #[proc_macro_attribute]
 pub fn methods(arguments: TokenStream, input: TokenStream) -> TokenStream {

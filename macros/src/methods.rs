@@ -2,6 +2,7 @@
 
 mod arguments;
 mod coalesce;
+mod durable;
 mod letters;
 mod supervisor;
 
@@ -59,6 +60,7 @@ pub(crate) fn expand(arguments: &TokenStream, mut block: ItemImpl) -> Result<Tok
     let table = found.turns.iter().map(|turn| turn.entry(&quark));
     let hooks = found.hooks(&quark);
     let subscriptions = found.subscriptions(&quark);
+    let durable = found.durable(&quark);
 
     // `pub` marks the interface here, wherever the type itself can be reached from.
     Ok(quote! {
@@ -77,6 +79,7 @@ pub(crate) fn expand(arguments: &TokenStream, mut block: ItemImpl) -> Result<Tok
                 const METHODS: &'static [#quark::MethodSpec] = &[#(#table),*];
                 #hooks
                 #subscriptions
+                #durable
             }
         };
     })
@@ -143,6 +146,8 @@ struct Turn {
     kept: bool,
     /// Whether its identical calls are joined.
     coalesced: bool,
+    /// Whether its messages can be stored.
+    durable: bool,
 }
 
 impl Found {
@@ -152,6 +157,7 @@ impl Found {
         function.attrs.retain(|attribute| !is_mark(attribute));
         let kept = !letters::opts_out(function)?;
         let coalesced = coalesce::joins(function)?;
+        let durable = durable::is_durable(function)?;
         let turns_before = self.turns.len();
         let name = function.sig.ident.clone();
         match marks.as_slice() {
@@ -201,10 +207,16 @@ impl Found {
             [_, second, ..] => Err(Error::new_spanned(second, "a method is one of hook and stream handler")),
         }?;
         match self.turns.get_mut(turns_before) {
-            Some(turn) if turn.public || !coalesced => (turn.kept, turn.coalesced) = (kept, coalesced),
+            Some(turn) if turn.public || !coalesced => {
+                (turn.kept, turn.coalesced, turn.durable) = (kept, coalesced, durable);
+            }
             _ if coalesced => {
                 let advice = "#[coalesce] joins calls, so it stands on a method that can be called: make it \
                               `pub async fn`";
+                return Err(Error::new_spanned(&name, advice));
+            }
+            _ if durable => {
+                let advice = "#[durable] stands on a method that takes messages; this is none";
                 return Err(Error::new_spanned(&name, advice));
             }
             _ if kept => {}
@@ -390,6 +402,7 @@ impl Turn {
             output: signature.output.clone(),
             kept: true,
             coalesced: false,
+            durable: false,
         })
     }
 
@@ -444,6 +457,7 @@ impl Turn {
             }
         });
         let coalesced = self.coalesced(actor, quark);
+        let durable = self.durable(actor, quark);
         let letter = self.letter(quark);
         let arguments = self.arguments(quark);
         let demand_copies = self.demand_copies(actor, quark);
@@ -455,6 +469,7 @@ impl Turn {
             pub struct #message { #(#fields),* }
 
             #coalesced
+            #durable
             #arguments
 
             #[automatically_derived]

@@ -145,16 +145,25 @@ async fn make<A: Actor>(resident: &mut Resident<A>) -> Result<Option<Arc<Executo
     };
     let actor = host.create(&resident.slot.key)?;
     resident.fill(actor);
+    let limit = host.spec.activation_limit;
+    let timers = resident.slot.node_executor().timers().clone();
+    let begun = timers.now();
+    if const { !A::PARTS.is_empty() } {
+        let slot: Arc<dyn AnySlot> = resident.slot.clone();
+        let Some(actor) = resident.actor() else { return Err(ActivationCause::Stopping) };
+        match timers.timeout(limit, actor.kept().load(&slot)).await {
+            Ok(loaded) => loaded.map_err(ActivationCause::State)?,
+            Err(_) => return Err(ActivationCause::TimedOut(limit)),
+        }
+    }
     if !A::ON_ACTIVATE {
         return Ok(executor);
     }
     let cx = Cx::of_hook(resident.slot.clone());
-    let limit = host.spec.activation_limit;
-    let timers = resident.slot.node_executor().timers().clone();
-    let begun = timers.now();
     let slot = resident.slot.clone();
     let Some(actor) = resident.actor() else { return Err(ActivationCause::Stopping) };
-    match timers.timeout(limit, contained(slot, actor.on_activate(&cx))).await {
+    let left = limit.saturating_sub(timers.now().saturating_sub(begun));
+    match timers.timeout(left, contained(slot, actor.on_activate(&cx))).await {
         Ok(Ok(Ok(()))) => {
             if let Ok(lease) = cx.device() {
                 lease.set_reload_cost(timers.now().saturating_sub(begun));
@@ -217,7 +226,12 @@ pub(crate) fn end<A: Actor>(mut resident: Resident<A>, why: DeactivationReason) 
     resident.slot.end_timers();
     let host = resident.slot.host.clone();
     // After a panic the state may be torn, so the actor's own code does not see it again.
-    if !A::ON_DEACTIVATE || why == DeactivationReason::Panicked {
+    let hook = A::ON_DEACTIVATE && why != DeactivationReason::Panicked;
+    let behind = match resident.actor() {
+        Some(actor) if const { !A::PARTS.is_empty() } => actor.kept().behind(),
+        _ => Vec::new(),
+    };
+    if !hook && behind.is_empty() {
         return conclude(resident);
     }
     let limit = host.spec.activation_limit;
@@ -227,8 +241,8 @@ pub(crate) fn end<A: Actor>(mut resident: Resident<A>, why: DeactivationReason) 
         let _leaving = leaving;
         let slot = resident.slot.clone();
         let cx = Cx::of_hook(slot.clone());
-        if let Some(actor) = resident.actor() {
-            let ended = contained(slot, actor.on_deactivate(&cx, why));
+        if let Some(actor) = resident.actor().filter(|_| hook) {
+            let ended = contained(slot.clone(), actor.on_deactivate(&cx, why));
             let ended = executor.timers().timeout(limit, ended).await;
             let actor = resident.slot.actor_id();
             match ended {
@@ -239,6 +253,14 @@ pub(crate) fn end<A: Actor>(mut resident: Resident<A>, why: DeactivationReason) 
             }
         }
         drop(cx);
+        // Last, as the hook may have saved something. What a save has acknowledged is whole, also after a panic.
+        for part in behind {
+            match executor.timers().timeout(limit, part.flush()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => tracing::error!(actor = %slot.actor_id(), %error, "a last save was lost"),
+                Err(_) => tracing::error!(actor = %slot.actor_id(), ?limit, "a last save took too long"),
+            }
+        }
         conclude(resident);
     });
 }

@@ -11,8 +11,11 @@ use quark_placement::GpuNeed;
 use crate::actor_ref::ActorRef;
 use crate::context::Cx;
 use crate::dead_letters::DeadLetterSpec;
+use crate::durable::DurableMethods;
 use crate::error::Failure;
 use crate::guards::Guards;
+use crate::journal::JournalSpec;
+use crate::state::{Kept, StateSpec};
 use crate::streams::Subscriptions;
 use crate::supervision::{ChildFailure, Directive, SuperviseSpec};
 use crate::turn::TurnMode;
@@ -27,6 +30,14 @@ use crate::workers::Workers;
 pub trait Actor: Methods + Send + 'static {
     /// What the type declared about itself.
     const SPEC: ActorSpec;
+    /// Its `#[state]` and `#[journal]` fields.
+    const PARTS: &'static [PartSpec] = &[];
+
+    /// Hands out those fields, to be loaded.
+    fn kept(&mut self) -> Kept<'_> {
+        Kept::default()
+    }
+
     /// The typed reference that callers hold.
     type Ref: Reference<Actor = Self> + Clone + Send + Sync + From<ActorRef<Self>>;
 }
@@ -81,6 +92,13 @@ pub trait Methods: Sized + Send + 'static {
     /// Runs the `#[on_child_failure]` function: what is to happen to a child that failed.
     fn on_child_failure(_failure: &ChildFailure) -> Directive {
         Directive::Restart
+    }
+
+    /// Names the `#[durable]` methods.
+    fn durable(_methods: &mut DurableMethods<Self>)
+    where
+        Self: Actor,
+    {
     }
 
     /// Names the `#[on_stream]` methods.
@@ -234,6 +252,25 @@ impl ActorSpec {
     }
 }
 
+/// One stored field of an actor type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PartSpec {
+    /// A `#[state]` field.
+    State(StateSpec),
+    /// A `#[journal]` field.
+    Journal(JournalSpec),
+}
+
+impl PartSpec {
+    /// The name of its store.
+    pub const fn store(&self) -> &'static str {
+        match self {
+            Self::State(spec) => spec.store,
+            Self::Journal(spec) => spec.store,
+        }
+    }
+}
+
 /// One `prewarm(…)` of a type: an event on `stream` with key K announces that actor K is needed within `lead`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PrewarmSpec {
@@ -260,6 +297,8 @@ pub enum DeactivationReason {
     Supervision,
     /// Its device's memory is needed by another actor.
     Evicted,
+    /// Another activation of it has committed, or it is not known what this one last wrote.
+    Superseded,
     /// The silo has more actors or uses more memory than it may, and this one was not called for longest.
     Pressure,
     /// The silo is shutting down.
@@ -275,6 +314,7 @@ impl fmt::Display for DeactivationReason {
             Self::PrewarmExpired => "prewarm expired",
             Self::Supervision => "supervision",
             Self::Evicted => "evicted",
+            Self::Superseded => "superseded",
             Self::Pressure => "pressure",
             Self::Shutdown => "shutdown",
         })

@@ -17,6 +17,7 @@ use crate::dead_letters::{Past, Watched};
 use crate::error::{CallError, Failure, Overloaded, Timeout};
 use crate::guards::{Admission, InLine, Pass};
 use crate::intercept::{self, Caught, Reply};
+use crate::store::{Address, MessageId};
 use crate::timers::Sleep;
 use crate::turn::block::{self, run_inline, with_local};
 use crate::turn::local::Local;
@@ -65,6 +66,17 @@ impl<'r, A: Actor, M: Method<A>> Call<'r, A, M> {
     /// The message, without its call.
     pub(crate) fn into_message(self) -> M {
         self.message
+    }
+
+    /// Whom it is for, if that is known here, and the message.
+    pub(crate) fn into_parts(self) -> (Option<Address>, M) {
+        (self.target.slot().map(|slot| Address::from(&slot.actor_id())), self.message)
+    }
+
+    /// Says which durable message it is.
+    pub(crate) fn with_message_id(self, id: MessageId) -> Self {
+        let context = self.context.as_deref().cloned().unwrap_or_default();
+        self.context(context.message(id))
     }
 
     /// Sends this along instead of what the current turn was sent.
@@ -450,12 +462,14 @@ fn run_here<A: Actor, M: Method<A>>(
     }
     match begun {
         Inline::Done(reply) => {
+            let superseded = slot.superseded::<M>();
             slot.release(hold, local);
-            Poll::Ready(Ok(reply))
+            Poll::Ready(superseded.map_or(Ok(reply), Err))
         }
         Inline::Failed(error) => {
+            let superseded = slot.superseded::<M>();
             slot.release(hold, local);
-            Poll::Ready(Err(CallError::Actor(error)))
+            Poll::Ready(Err(superseded.unwrap_or(CallError::Actor(error))))
         }
         Inline::Panicked(details) => {
             slot.release(hold, local);

@@ -13,6 +13,8 @@ use quark_placement::NoDevice;
 use crate::actor::{Actor, DeactivationReason, ToKey};
 use crate::actor_ref::ActorRef;
 use crate::grid::Grid;
+use crate::state::Transaction;
+use crate::store::MessageId;
 use crate::supervision::{self, ChildStatus, SpawnError};
 use crate::turn::{AnySlot, Lend, ScopeRef};
 
@@ -194,6 +196,16 @@ impl Cx {
         self.request()?.trace_parent
     }
 
+    /// The id of the durable message that the turn runs for: the same at each of its deliveries.
+    pub fn message_id(&self) -> Option<&MessageId> {
+        self.request()?.message.as_ref()
+    }
+
+    /// Begins to write several things at once; see [`Transaction`].
+    pub fn transaction<'a>(&self) -> Transaction<'a> {
+        Transaction::new(self)
+    }
+
     /// An entry of the request's metadata.
     pub fn metadata(&self, name: &str) -> Option<&str> {
         self.request()?.metadata.get(name).map(String::as_str)
@@ -265,6 +277,21 @@ impl Request {
         self.0.as_ref()?.deadline
     }
 
+    /// What calls carry that are made in the turn of this one.
+    #[inline]
+    pub(crate) fn for_calls(&self) -> Self {
+        match self.context() {
+            Some(context) if context.message.is_some() => self.without_message(context),
+            _ => self.clone(),
+        }
+    }
+
+    #[cold]
+    fn without_message(&self, context: &RequestContext) -> Self {
+        let context = RequestContext { message: None, ..context.clone() };
+        Self::new((context != RequestContext::new()).then(|| Arc::new(context)), self.deadline())
+    }
+
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_none()
@@ -280,6 +307,8 @@ pub struct RequestContext {
     pub trace_parent: Option<TraceParent>,
     /// Free entries, at most [`METADATA_MAX`]; further ones are not taken.
     metadata: BTreeMap<String, String>,
+    /// Which durable message this one call is. Calls that it sets off do not carry it on.
+    message: Option<MessageId>,
 }
 
 impl RequestContext {
@@ -297,6 +326,12 @@ impl RequestContext {
     /// Sets the trace parent.
     pub fn trace_parent(mut self, parent: TraceParent) -> Self {
         self.trace_parent = Some(parent);
+        self
+    }
+
+    /// Says which durable message the call is.
+    pub(crate) fn message(mut self, id: MessageId) -> Self {
+        self.message = Some(id);
         self
     }
 

@@ -11,6 +11,7 @@ use quark_placement::NoDevice;
 
 use crate::actor::ActorSpec;
 use crate::guards::Overflow;
+use crate::state::StateError;
 use crate::supervision::Halted;
 
 /// Why a call gave no answer. `E` is the method's own error.
@@ -67,6 +68,11 @@ pub enum CallError<E> {
     /// the turn goes on without a caller, and what it did is unknown.
     #[error("{} did not answer {} in time ({})", .0.actor, .0.method, .0.state())]
     Timeout(Box<Timeout>),
+    /// Failed: the activation lost its actor's state to another one, or does not know what it last wrote. What the
+    /// method wanted to save then was not saved; what it did elsewhere stands. The next call finds an activation that
+    /// has loaded what is stored.
+    #[error("{} lost its state to another activation in {}; what it wanted to save was not saved, retry", .0.actor, .0.method)]
+    Superseded(Box<Superseded>),
     /// Unknown: the turn was ended half-way, since the silo stopped or another turn's panic tore the actor.
     #[error("{} while {} was running {}; the outcome is unknown", .0.cause, .0.actor, .0.method)]
     Stopped(Box<Stopped>),
@@ -147,6 +153,15 @@ pub struct Stopped {
     pub cause: StopCause,
 }
 
+/// The details of [`CallError::Superseded`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Superseded {
+    /// Who was called.
+    pub actor: ActorId,
+    /// Which method.
+    pub method: &'static str,
+}
+
 /// What ended a turn half-way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -189,6 +204,7 @@ impl CallError<Infallible> {
             CallError::Deadlock(chain) => CallError::Deadlock(chain),
             CallError::Panicked(details) => CallError::Panicked(details),
             CallError::Timeout(details) => CallError::Timeout(details),
+            CallError::Superseded(details) => CallError::Superseded(details),
             CallError::Stopped(details) => CallError::Stopped(details),
         }
     }
@@ -211,6 +227,7 @@ impl<E> CallError<E> {
             CallError::Deadlock(chain) => CallError::Deadlock(chain.clone()),
             CallError::Panicked(details) => CallError::Panicked(details.clone()),
             CallError::Timeout(details) => CallError::Timeout(details.clone()),
+            CallError::Superseded(details) => CallError::Superseded(details.clone()),
             CallError::Stopped(details) => CallError::Stopped(details.clone()),
         })
     }
@@ -228,7 +245,7 @@ impl<E> CallError<E> {
 impl<E> Fault for CallError<E> {
     fn outcome(&self) -> Outcome {
         match self {
-            CallError::Actor(_) | CallError::Panicked(_) => Outcome::Failed,
+            CallError::Actor(_) | CallError::Panicked(_) | CallError::Superseded(_) => Outcome::Failed,
             CallError::Timeout(timeout) if timeout.started => Outcome::Unknown,
             CallError::Stopped(_) => Outcome::Unknown,
             CallError::Overloaded(_)
@@ -259,7 +276,7 @@ impl<E> Fault for CallError<E> {
             CallError::Halted(halted) if halted.by.is_none() => Retry::Safe,
             // Another actor may give its memory back.
             CallError::NoDevice(lacks) if lacks.full_devices().next().is_some() => Retry::Safe,
-            CallError::Panicked(_) | CallError::Stopped(_) => Retry::IfIdempotent,
+            CallError::Panicked(_) | CallError::Superseded(_) | CallError::Stopped(_) => Retry::IfIdempotent,
             CallError::Actor(_)
             | CallError::NotHosted(_)
             | CallError::NoDevice(_)
@@ -313,6 +330,9 @@ pub enum ActivationCause {
     /// It took longer than the type's activation limit and was dropped.
     #[error("took longer than {0:?}; raise `#[actor(activation_limit = …)]` if that is too short")]
     TimedOut(Duration),
+    /// What is stored of it could not be loaded.
+    #[error("{0}")]
+    State(StateError),
     /// No device fits.
     #[error("{0}")]
     NoDevice(Arc<NoDevice>),

@@ -9,11 +9,13 @@ use quark_base::{ActorId, SiloId, StreamId};
 use quark_devices::pool::DevicePool;
 use quark_predictive::Score;
 
-use crate::actor::{Actor, ToKey};
+use crate::actor::{Actor, PartSpec, ToKey};
 use crate::actor_ref::ActorRef;
 use crate::dead_letters::DeadLetters;
 use crate::guards::BreakerState;
 use crate::host::{AnyHost, Hosted};
+use crate::journal::Folded;
+use crate::journal::reader::{JournalReader, ReaderError};
 use crate::services::Services;
 use crate::streams::PublishError;
 use crate::supervision::{self, ChildStatus};
@@ -90,6 +92,24 @@ impl Grid {
     /// The messages to actors of type `A` that failed: to look at, to send again, to drop.
     pub fn dead_letters<A: Actor>(&self) -> DeadLetters<A> {
         DeadLetters::new(self.clone())
+    }
+
+    /// Reads the journals of this name of the actors of type `A`, without activating any: events, states as they were,
+    /// projections. `S` is what the journals fold to.
+    ///
+    /// # Errors
+    /// [`ReaderError`], if the type has no such journal or the silo not its store.
+    pub fn journals<A: Actor, S: Folded>(&self, journal: &str) -> Result<JournalReader<A, S>, ReaderError> {
+        let declared = A::PARTS.iter().find_map(|part| match part {
+            PartSpec::Journal(spec) if spec.name == journal => Some(spec),
+            _ => None,
+        });
+        let spec = declared.ok_or_else(|| ReaderError::NoJournal {
+            actor_type: A::SPEC.name,
+            journal: journal.to_owned(),
+        })?;
+        let named = self.hosts.services.as_ref().and_then(|services| services.stores.get(spec.store));
+        Ok(JournalReader::new(named.ok_or(ReaderError::NoStore(spec.store))?.store, spec.name))
     }
 
     /// Publishes `item` to the stream `namespace/key`. Completes when every subscriber's mailbox has it; a full

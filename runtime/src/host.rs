@@ -10,17 +10,19 @@ use parking_lot::Mutex;
 use quark_base::Key;
 use tokio::sync::Notify;
 
-use crate::actor::{Actor, ActorSpec, DeactivationReason, HookError};
+use crate::actor::{Actor, ActorSpec, DeactivationReason, HookError, PartSpec};
 use crate::actor_ref::ActorRef;
 use crate::catalog::{Catalog, Verdict};
 use crate::coalesce::{AllRuns, Coalesced, Runs};
 use crate::dead_letters::{self, Queue, Stored};
+use crate::durable::{Delivery, DurableMethods};
 use crate::error::{ActivationCause, ActivationError};
 use crate::grid::{Grid, Hosts};
 use crate::guards::{BreakerState, Gate, Guards, Outlook};
 use crate::intercept::Interceptor;
 use crate::pressure::Look;
 use crate::services::Services;
+use crate::store::{Address, Encoded, MessageId};
 use crate::turn::block::panic_message;
 use crate::turn::local::Local;
 use crate::turn::sync::Instant;
@@ -151,7 +153,7 @@ impl<A: Actor> Host<A> {
     /// Whether an activation needs nothing but the constructor.
     #[inline]
     pub(crate) fn activates_instantly(&self) -> bool {
-        !A::ON_ACTIVATE && self.spec.gpu.is_none() && self.spec.prewarm.is_empty()
+        !A::ON_ACTIVATE && A::PARTS.is_empty() && self.spec.gpu.is_none() && self.spec.prewarm.is_empty()
     }
 
     pub(crate) fn activation_error(&self, key: &Key, cause: ActivationCause) -> ActivationError {
@@ -279,6 +281,8 @@ pub(crate) trait AnyHost: Send + Sync + 'static {
     fn sweep_matters_in(&self, tick: u32) -> Option<u32>;
     /// The turns that have lasted too long, at most `max`.
     fn stuck_turns(&self, tick: u32, max: usize) -> Vec<StuckTurn>;
+    /// Delivers a durable message to the actor of `key`.
+    fn deliver(&self, key: &Key, method: &str, body: &Encoded, id: MessageId) -> Delivery;
     /// How many dead letters there are.
     fn dead_letters(&self) -> usize;
     /// Whether dead letters wait to be sent again.
@@ -308,12 +312,15 @@ pub(crate) trait AnyHost: Send + Sync + 'static {
 pub(crate) struct Hosted<A: Actor> {
     host: Arc<Host<A>>,
     catalog: Catalog<A>,
+    durable: DurableMethods<A>,
     this: Weak<Self>,
 }
 
 impl<A: Actor> Hosted<A> {
     pub(crate) fn new(host: Arc<Host<A>>) -> Arc<Self> {
-        Arc::new_cyclic(|this| Self { host, catalog: Catalog::default(), this: this.clone() })
+        let mut durable = DurableMethods::default();
+        A::durable(&mut durable);
+        Arc::new_cyclic(|this| Self { host, catalog: Catalog::default(), durable, this: this.clone() })
     }
 
     pub(crate) fn host(&self) -> &Arc<Host<A>> {
@@ -447,6 +454,22 @@ impl<A: Actor> AnyHost for Hosted<A> {
             }
         });
         stuck
+    }
+
+    fn deliver(&self, key: &Key, method: &str, body: &Encoded, id: MessageId) -> Delivery {
+        let stores: Vec<_> = A::PARTS.iter().map(PartSpec::store).collect();
+        let delivery = self.durable.deliver(self, key.as_str(), method, body, id.clone());
+        let actor = Address::new(A::SPEC.name, key.clone());
+        let services = self.host.services.clone();
+        Box::pin(async move {
+            // A message that took effect has nothing more to do; the receiver's own commit would only find it out later.
+            for named in services.stores.distinct_of(&stores) {
+                if named.store.actors.has_received(&actor, &id).await? {
+                    return Ok(());
+                }
+            }
+            delivery.await
+        })
     }
 
     fn dead_letters(&self) -> usize {

@@ -13,6 +13,8 @@
 //! - [`workers`]: several actors behind one key
 //! - [`guards`]: circuit breaker, rate limit, mailbox bounds
 //! - [`supervision`]: children, and what happens to an actor that fails
+//! - [`store`]: the ports to what survives a silo; [`state`], [`journal`], [`durable`]: what actors keep there, and
+//!   messages that outlive their sender
 //! - [`streams`], `prewarm`: publishing, and activating ahead of the first message
 //! - [`runtime`], [`grid`]: starting and stopping, and the handle on it all
 
@@ -26,16 +28,20 @@ mod chain;
 pub mod coalesce;
 pub mod context;
 pub mod dead_letters;
+pub mod durable;
 pub mod error;
 pub mod grid;
 pub mod guards;
 mod host;
 pub mod intercept;
+pub mod journal;
 pub mod pressure;
 mod prewarm;
 pub mod runtime;
 mod services;
+pub mod state;
 pub mod store;
+mod stores;
 pub mod streams;
 pub mod supervision;
 mod sweep;

@@ -1,7 +1,7 @@
 //! Starting and stopping the runtime of one silo.
 
 use std::any::TypeId;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
@@ -19,7 +19,8 @@ use tokio::runtime::{Builder, Handle, Runtime as TokioRuntime};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 
-use crate::actor::{Actor, ActorSpec, Create, DeactivationReason, HookError};
+use crate::actor::{Actor, ActorSpec, Create, DeactivationReason, HookError, PartSpec};
+use crate::durable::Relay;
 use crate::grid::{Grid, Hosts};
 use crate::guards::Guards;
 use crate::host::{AnyHost, Host, Hosted};
@@ -27,6 +28,8 @@ use crate::intercept::Interceptor;
 use crate::pressure::{Bounds, MemoryGauge, Pressure};
 use crate::prewarm::Prewarmer;
 use crate::services::{Lanes, Services, TICK, Tenants};
+use crate::store::Store;
+use crate::stores::Stores;
 use crate::streams::{Found, StreamTypeConflict, Streams, Subscriptions};
 use crate::supervision::Supervision;
 use crate::sweep::Sweeper;
@@ -63,10 +66,11 @@ pub struct RuntimeBuilder {
     allow_simulated: bool,
     prewarm: bool,
     prewarm_budget: Option<PrewarmBudget>,
-    types: Vec<(TypeId, ActorSpec, HostMaker)>,
+    types: Vec<(TypeId, ActorSpec, &'static [PartSpec], HostMaker)>,
     guards: HashMap<TypeId, (&'static str, Guards)>,
     interceptors: HashMap<TypeId, Arc<dyn Interceptor>>,
     bounds: Bounds,
+    stores: BTreeMap<String, Store>,
 }
 
 impl Default for RuntimeBuilder {
@@ -83,6 +87,7 @@ impl Default for RuntimeBuilder {
             guards: HashMap::new(),
             interceptors: HashMap::new(),
             bounds: Bounds::default(),
+            stores: BTreeMap::new(),
         }
     }
 }
@@ -148,7 +153,7 @@ impl RuntimeBuilder {
             A::subscribe(&mut subscriptions);
             (hosted, subscriptions.into_found())
         });
-        self.types.push((TypeId::of::<A>(), A::SPEC, make));
+        self.types.push((TypeId::of::<A>(), A::SPEC, A::PARTS, make));
         self
     }
 
@@ -166,6 +171,12 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Keeps what actors keep in the store of this name in `store`. A part that names none is in `"default"`.
+    pub fn store(mut self, name: impl Into<String>, store: Store) -> Self {
+        self.stores.insert(name.into(), store);
+        self
+    }
+
     /// Guards actors of type `A` with these instead of what the type declares.
     pub fn guards<A: Actor>(mut self, guards: Guards) -> Self {
         self.guards.insert(TypeId::of::<A>(), (A::SPEC.rust_type, guards));
@@ -180,7 +191,7 @@ impl RuntimeBuilder {
 
     /// Whether a hosted type declares a device.
     pub fn needs_devices(&self) -> bool {
-        self.types.iter().any(|(_, spec, _)| spec.gpu.is_some())
+        self.types.iter().any(|(_, spec, ..)| spec.gpu.is_some())
     }
 
     /// Starts the runtime.
@@ -192,7 +203,7 @@ impl RuntimeBuilder {
     /// [`StartError`]; nothing is left running.
     pub fn start(self) -> Result<Runtime, StartError> {
         let mut names: HashMap<&'static str, &'static str> = HashMap::new();
-        for (_, spec, _) in &self.types {
+        for (_, spec, ..) in &self.types {
             if let Some(other) = names.insert(spec.name, spec.rust_type) {
                 return Err(StartError::SameName { name: spec.name, first: other, second: spec.rust_type });
             }
@@ -200,6 +211,12 @@ impl RuntimeBuilder {
         let hosted = |id: &TypeId| self.types.iter().any(|(hosted, ..)| hosted == id);
         if let Some((_, (rust_type, _))) = self.guards.iter().find(|(id, _)| !hosted(id)) {
             return Err(StartError::GuardsWithoutHost { rust_type });
+        }
+        for (_, _, parts, _) in &self.types {
+            if let Some(part) = parts.iter().find(|part| !self.stores.contains_key(part.store())) {
+                let known = self.stores.keys().cloned().collect();
+                return Err(StartError::NoStore { part: *part, known });
+            }
         }
         let devices = self
             .devices
@@ -233,12 +250,13 @@ impl RuntimeBuilder {
         for executor in services.executors() {
             executor.timers().begin(&lanes);
         }
+        Relay::start_all(&services, &hosts);
         Ok(Runtime { services, hosts, sweeper })
     }
 
     pub(crate) fn prewarmer(&self, devices: &DevicePool) -> Result<Prewarmer, RuleError> {
         let budget = self.prewarm_budget.unwrap_or_else(|| default_budget(devices));
-        let specs = self.types.iter().map(|(_, spec, _)| *spec);
+        let specs = self.types.iter().map(|(_, spec, ..)| *spec);
         Prewarmer::new(self.clock.clone(), self.prewarm, budget, specs, !devices.usage().is_empty())
     }
 
@@ -272,13 +290,14 @@ impl RuntimeBuilder {
             tenants: Tenants::default(),
             prewarmer,
             streams: Streams::default(),
+            stores: Stores::new(self.stores),
             supervision: Supervision::default(),
             own_runtimes: Mutex::new(own),
         });
         let mut found = Vec::new();
         let hosts = Arc::new_cyclic(|hosts: &Weak<Hosts>| {
             let mut by_type = HashMap::new();
-            for (id, spec, make) in self.types {
+            for (id, spec, _, make) in self.types {
                 let guards = self.guards.get(&id).map_or(spec.guards, |(_, guards)| *guards);
                 let interceptor = self.interceptors.get(&id).cloned();
                 let (host, subscriptions) = make(services.clone(), hosts.clone(), guards, interceptor);
@@ -401,6 +420,15 @@ pub enum StartError {
         /// The type.
         rust_type: &'static str,
     },
+    /// An actor type keeps something in a store that the silo does not have.
+    #[error("{} is kept in a store named {:?}, and {}; add `.store({:?}, …)`", shown(part), .part.store(),
+            listed(known), .part.store())]
+    NoStore {
+        /// The part that needs it.
+        part: PartSpec,
+        /// The stores that there are.
+        known: Vec<String>,
+    },
     /// A stream is read as two item types.
     #[error(transparent)]
     Stream(#[from] StreamTypeConflict),
@@ -410,6 +438,21 @@ pub enum StartError {
     /// Threads could not be started.
     #[error("the silo's threads could not be started: {0}")]
     Threads(#[source] io::Error),
+}
+
+fn shown(part: &PartSpec) -> String {
+    match part {
+        PartSpec::State(spec) => format!("state {}", spec.name),
+        PartSpec::Journal(spec) => format!("journal {}", spec.name),
+    }
+}
+
+fn listed(known: &[String]) -> String {
+    if known.is_empty() {
+        "the silo has none".into()
+    } else {
+        format!("the silo has only {}", known.join(", "))
+    }
 }
 
 /// The runtime of one silo. Dropping it stops the silo at once; [`shutdown`](Self::shutdown) is the gentle way.

@@ -17,6 +17,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use crate::actor::DeactivationReason;
 use crate::pressure::Pressure;
 use crate::prewarm::Prewarmer;
+use crate::stores::Stores;
 use crate::streams::Streams;
 use crate::supervision::Supervision;
 use crate::turn::{AnySlot, Executor};
@@ -57,6 +58,7 @@ pub(crate) struct Services {
     pub(crate) tenants: Tenants,
     pub(crate) prewarmer: Prewarmer,
     pub(crate) streams: Streams,
+    pub(crate) stores: Stores,
     pub(crate) supervision: Supervision,
     /// Runtimes that the silo made for itself; taken when it stops.
     pub(crate) own_runtimes: Mutex<Vec<TokioRuntime>>,

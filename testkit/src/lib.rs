@@ -48,14 +48,17 @@
 //! - [`silo`]: [`TestSilo`], and its time
 //! - [`double`]: [`Double`], a stand-in for the actors of a type, with scripted answers and recorded calls
 //! - [`faults`]: [`Faults`], panics, delays and errors at the n-th call or activation
+//! - [`store_faults`]: [`StoreFaults`], stores that refuse, lose answers, or take their time
 //! - [`method`]: naming a method by its path
 
 pub mod double;
 pub mod faults;
 pub mod method;
 pub mod silo;
+pub mod store_faults;
 
 pub use double::{Double, Heard};
 pub use faults::Faults;
 pub use quark::base::VirtualClock;
 pub use silo::{TestSilo, TestSiloBuilder};
+pub use store_faults::{CommitFault, StoreFaults};

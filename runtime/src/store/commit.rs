@@ -160,6 +160,11 @@ impl Commit {
         let (slots, appends, outbox, inbox) = Default::default();
         Self { actor, fence, time, slots, appends, outbox, inbox }
     }
+
+    /// Whether it writes nothing.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty() && self.appends.is_empty() && self.outbox.is_empty() && self.inbox.is_empty()
+    }
 }
 
 /// One state of an actor, written or cleared.
@@ -235,9 +240,18 @@ pub struct OutboxId {
 }
 
 impl OutboxId {
-    /// The same as the id that its receiver remembers; `None` if the sender's key is too long for one.
-    pub fn message_id(&self) -> Option<MessageId> {
-        MessageId::new(format!("{}#{}.{}", self.from, self.commit, self.index))
+    /// The same as the id that its receiver remembers. A sender with a long key is in it by the key's beginning and
+    /// hash.
+    pub fn message_id(&self) -> MessageId {
+        const SENDER_MAX: usize = 256;
+        let sender = self.from.to_string();
+        let commit = format!("#{}.{}", self.commit, self.index);
+        if sender.len() <= SENDER_MAX {
+            return MessageId((sender + &commit).into());
+        }
+        let hash = quark_placement::hash::hash(sender.as_bytes());
+        let beginning = sender.chars().take(SENDER_MAX / char::MAX.len_utf8()).collect::<String>();
+        MessageId(format!("{beginning}~{hash:016x}{commit}").into())
     }
 }
 
@@ -264,6 +278,16 @@ mod tests {
         for text in ["", "1", "x-1", "1-", "1-2-3"] {
             assert_eq!(text.parse::<ETag>(), Err(ParseETagError), "{text:?}");
         }
+    }
+
+    #[test]
+    fn a_long_key_makes_no_long_message_id() {
+        let commit = ETag { epoch: Epoch(u64::MAX), sequence: u64::MAX };
+        let id = |key: &str| OutboxId { from: Address::new("t", key), commit, index: u32::MAX }.message_id();
+        let (long, other) = (id(&"ü".repeat(4_000)), id(&"ü".repeat(4_001)));
+        assert!(long.as_str().len() <= MessageId::LENGTH_MAX);
+        assert_ne!(long, other);
+        assert_eq!(id("a").as_str(), "t/a#ffffffffffffffff-ffffffffffffffff.4294967295");
     }
 
     #[test]

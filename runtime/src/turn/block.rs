@@ -231,7 +231,15 @@ where
     match polled {
         Ok(Poll::Pending) => Polled::Pending,
         Ok(Poll::Ready(answer)) => {
+            // SAFETY: the slot is alive, and is a `Slot<A>`.
+            let superseded =
+                unsafe { (*ptr::from_ref(header.as_ref().slot()).cast::<Slot<A>>()).superseded::<M>() };
             match answer {
+                answer if superseded.is_some() => {
+                    drop_contained(answer);
+                    // SAFETY: see above.
+                    unsafe { *reply = superseded.map(Err) };
+                }
                 // Nobody will read it, and written as a reply it would have to be read back to be dropped.
                 // SAFETY: the block is alive.
                 Ok(answer) if unsafe { header.as_ref() }.one_way => drop_contained(answer),
@@ -517,7 +525,7 @@ impl TaskRef {
 pub(crate) fn current_request(local: &Local) -> Option<Request> {
     let current = NonNull::new(local.current.get().cast_mut())?;
     // SAFETY: the current turn is alive: it is being polled below us on this stack.
-    Some(unsafe { current.as_ref() }.cx.carried().clone())
+    Some(unsafe { current.as_ref() }.cx.carried().for_calls())
 }
 
 /// A caller's hold on the reply.

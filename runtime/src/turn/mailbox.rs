@@ -6,6 +6,7 @@ use quark_devices::lease::DeviceLease;
 
 use crate::actor::DeactivationReason;
 use crate::guards::Capacity;
+use crate::state::keeper::Keeper;
 use crate::timers::ActorTimers;
 use crate::turn::lend::Lends;
 use crate::turn::slot::{Pending, PollWatch};
@@ -32,6 +33,10 @@ pub(crate) struct Extra {
     pub(crate) lease: Option<Arc<DeviceLease>>,
     pub(crate) no_device: Option<Arc<quark_placement::NoDevice>>,
     pub(super) close_reason: Option<DeactivationReason>,
+    /// The activation's hold on its stores.
+    pub(super) keepers: Vec<Arc<Keeper>>,
+    /// It lost its state to another activation.
+    pub(super) is_superseded: bool,
     /// When the sweep first saw that a turn's panic had torn the actor.
     pub(super) torn_since: Option<u32>,
     /// How many messages may wait, where that follows how fast they are drained.

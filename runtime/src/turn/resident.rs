@@ -59,7 +59,8 @@ impl<A: Actor> Resident<A> {
         self.empty();
         let mut mailbox = self.slot.mailbox.lock();
         let extra = mailbox.extra();
-        (extra.close_reason, extra.torn_since) = (None, None);
+        (extra.close_reason, extra.torn_since, extra.is_superseded) = (None, None, false);
+        extra.keepers.drain(..).for_each(|keeper| keeper.retire());
         self.slot.word.begin_again();
     }
 
@@ -76,6 +77,9 @@ impl<A: Actor> Resident<A> {
         slot.end_timers();
         // The lease goes back to the ledger before a next activation can ask for it.
         let gone = slot.mailbox.lock().extra.take();
+        if let Some(gone) = &gone {
+            gone.keepers.iter().for_each(|keeper| keeper.retire());
+        }
         drop(gone);
         let mut mailbox = slot.mailbox.lock();
         mailbox.extra = None;

@@ -12,6 +12,7 @@
 //! holders of shared turns (`&`). The word says who that is.
 
 mod drain;
+mod kept;
 mod pending;
 mod shared;
 mod submit;
@@ -31,6 +32,9 @@ use crate::error::{CallError, Panicked, StopCause};
 use crate::grid::Grid;
 use crate::guards::Outlook;
 use crate::host::Host;
+use crate::state::keeper::{self, Home, Keeper};
+use crate::store::Epoch;
+use crate::stores::Named;
 use crate::supervision::{self, Supervisor};
 use crate::turn::block::with_local;
 use crate::turn::cell::{ActorAddress, ActorCell, Sole};
@@ -79,6 +83,14 @@ pub(crate) trait AnySlot: Send + Sync + 'static {
     fn grid(&self) -> Grid;
     /// The silo has stopped: refuses what waits, and asks what runs to end.
     fn stop(&self);
+    /// The silo's store of this name.
+    fn store(&self, name: &str) -> Option<Named>;
+    /// Begins the activation's hold on a store, in which the actor's last activation had the epoch `seen`.
+    fn keep(&self, store_name: &'static str, store: Named, seen: Epoch) -> Arc<Keeper>;
+    /// The activation's hold on its stores.
+    fn keepers(&self) -> Vec<Arc<Keeper>>;
+    /// The activation has lost its state: it ends, and its turns' callers hear of it.
+    fn supersede(&self);
     /// Asks for deactivation as soon as no turn runs. Shared messages at the mailbox's head still join shared turns
     /// that run; what else waits begins the next activation.
     fn request_deactivation(&self, why: DeactivationReason);
@@ -379,6 +391,33 @@ impl<A: Actor> AnySlot for Slot<A> {
 
     fn grid(&self) -> Grid {
         self.host.grid()
+    }
+
+    fn store(&self, name: &str) -> Option<Named> {
+        self.host.services.stores.get(name)
+    }
+
+    fn keep(&self, store_name: &'static str, store: Named, seen: Epoch) -> Arc<Keeper> {
+        let services = &self.host.services;
+        let home = Home {
+            slot: self.this.clone(),
+            clock: services.clock.clone(),
+            timers: self.node_executor().timers().clone(),
+            handle: services.lanes.handle.clone(),
+        };
+        let epoch = keeper::next_epoch(seen, services.clock.timestamp(), &*services.entropy);
+        let keeper = Keeper::new(self.actor_id(), store_name, store, home, (seen, epoch));
+        self.mailbox.lock().extra().keepers.push(keeper.clone());
+        keeper
+    }
+
+    fn keepers(&self) -> Vec<Arc<Keeper>> {
+        self.mailbox.lock().extra.as_ref().map(|extra| extra.keepers.clone()).unwrap_or_default()
+    }
+
+    fn supersede(&self) {
+        self.mailbox.lock().extra().is_superseded = true;
+        self.request_deactivation(DeactivationReason::Superseded);
     }
 
     fn request_deactivation(&self, why: DeactivationReason) {

@@ -1,0 +1,53 @@
+//! The stores of one silo, by the names that actors know them by.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::Notify;
+
+use crate::store::Store;
+
+/// A store of a silo.
+#[derive(Clone, Debug)]
+pub(crate) struct Named {
+    pub(crate) store: Store,
+    /// Told when a commit of this silo has put messages into an outbox there.
+    pub(crate) outbox: Arc<Notify>,
+}
+
+/// The stores of one silo. Fixed once it has started.
+#[derive(Debug, Default)]
+pub(crate) struct Stores(BTreeMap<String, Named>);
+
+impl Stores {
+    pub(crate) fn new(stores: BTreeMap<String, Store>) -> Self {
+        let mut named: BTreeMap<String, Named> = BTreeMap::new();
+        for (name, store) in stores {
+            let twin = named.values().find(|other| Arc::ptr_eq(&other.store.actors, &store.actors));
+            let outbox = twin.map_or_else(Arc::default, |twin| twin.outbox.clone());
+            named.insert(name, Named { store, outbox });
+        }
+        Self(named)
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<Named> {
+        self.0.get(name).cloned()
+    }
+
+    /// The stores of these names, each once.
+    pub(crate) fn distinct_of(&self, names: &[&str]) -> Vec<Named> {
+        let mut distinct: Vec<Named> = Vec::new();
+        for named in names.iter().filter_map(|name| self.0.get(*name)) {
+            if !distinct.iter().any(|other| Arc::ptr_eq(&other.outbox, &named.outbox)) {
+                distinct.push(named.clone());
+            }
+        }
+        distinct
+    }
+
+    /// Each store once, by whatever of its names.
+    pub(crate) fn distinct(&self) -> Vec<Named> {
+        let names: Vec<&str> = self.0.keys().map(String::as_str).collect();
+        self.distinct_of(&names)
+    }
+}
