@@ -77,6 +77,9 @@ pub enum StateCause {
     /// Rejected: the silo has no store of this name.
     #[error("the silo has no store named {0:?}; add `.store({0:?}, …)` to its builder")]
     NoStore(&'static str),
+    /// Rejected: no silo hosts the type that a message is for.
+    #[error("no silo hosts actors of type {0}, so nothing can be sent to them")]
+    NotHosted(&'static str),
     /// Rejected: the actor was not made by a silo, so it has no store. In a test that calls methods directly, use
     /// `TestSilo`.
     #[error("the actor belongs to no silo, so nothing can be stored")]
@@ -98,6 +101,7 @@ impl Fault for StateError {
             | StateCause::TooLarge { .. }
             | StateCause::Superseded
             | StateCause::NoStore(_)
+            | StateCause::NotHosted(_)
             | StateCause::Detached
             | StateCause::SeveralStores(..)
             | StateCause::Duplicate => Outcome::Rejected,

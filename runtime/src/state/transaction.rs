@@ -76,7 +76,7 @@ impl<'a> Transaction<'a> {
         call: Call<'_, B, M>,
     ) -> Result<&mut Self, StateError> {
         let (to, message) = call.into_parts();
-        let to = to.ok_or_else(|| self.error(StateCause::NoStore(B::SPEC.name)))?;
+        let to = to.ok_or_else(|| self.error(StateCause::NotHosted(B::SPEC.name)))?;
         let body = message.encode().map_err(|cause| self.error(cause))?;
         self.outbox.push(OutboxMessage { to, method: M::NAME.into(), body });
         Ok(self)
