@@ -250,6 +250,25 @@ async fn a_message_with_a_name_of_a_clients_takes_effect_once() {
 }
 
 #[tokio::test]
+async fn an_inbox_forgets_what_is_a_week_old() {
+    let store = storage::memory();
+    let silo = silo_over(store.clone(), &Arc::default(), 1);
+    let sender = silo.grid().actor::<Sender>("s");
+    sender.fund_once("payment-1".into(), 10).await.unwrap();
+    let day = Duration::from_secs(24 * 60 * 60);
+    let (address, payment) = (Address::new("bank.sender", "s"), MessageId::new("payment-1").unwrap());
+    // In one leap: nobody wants to see each minute of a week.
+    let leap = async |days: u32| {
+        silo.clock().move_to(silo.now() + days * day);
+        silo.settle().await;
+    };
+    leap(6).await;
+    assert!(store.actors.has_received(&address, &payment).await.unwrap());
+    leap(2).await;
+    assert!(!store.actors.has_received(&address, &payment).await.unwrap());
+}
+
+#[tokio::test]
 async fn a_message_that_nobody_understands_stays_in_its_outbox() {
     use quark::store::{Commit, Encoded, Epoch, Fence, OutboxMessage};
     let store = storage::memory();

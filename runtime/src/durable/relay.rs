@@ -19,12 +19,19 @@ const PAGE: usize = 1_024;
 /// Lines, each of one sender and receiver, that are served at the same time.
 const LINES: usize = 64;
 
-/// How often an outbox is looked at without being told to: for what another silo left there when it ended.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often an outbox is looked at without being told to: for what another silo left there when it ended, and after
+/// an error. What this silo's actors send is seen at once.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// The wait before a message is tried again; each further one is twice as long, up to `RETRY_MAX`.
 const RETRY_FIRST: Duration = Duration::from_millis(50);
 const RETRY_MAX: Duration = Duration::from_secs(60);
+
+/// How long an inbox remembers a message: longer than any sender goes on sending it again, outages included.
+const INBOX_KEPT: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// How often older entries are looked for.
+const FORGET_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// The messages whose failures are remembered. Of more, some are tried again sooner than their waits say.
 const FAILING_MAX: usize = 65_536;
@@ -36,6 +43,8 @@ pub(crate) struct Relay {
     hosts: Weak<Hosts>,
     timers: Arc<Timers>,
     failing: HashMap<OutboxId, Failing>,
+    /// When old entries of inboxes are looked for next.
+    forget_at: Duration,
 }
 
 /// A message that was not taken.
@@ -58,6 +67,7 @@ impl Relay {
                 hosts: Arc::downgrade(hosts),
                 timers: services.nodes[0].timers().clone(),
                 failing: HashMap::new(),
+                forget_at: services.nodes[0].timers().now(),
             };
             let mut stopped = services.stop_signal.subscribe();
             services.lanes.handle.spawn(async move {
@@ -88,6 +98,9 @@ impl Relay {
         if self.services.upgrade()?.is_draining() {
             return Some(LOOK_EVERY);
         }
+        if self.timers.now() >= self.forget_at {
+            self.forget().await;
+        }
         let found = match self.named.store.actors.outbox(PAGE).await {
             Ok(found) => found,
             Err(error) => {
@@ -115,6 +128,20 @@ impl Relay {
         let until_retry = soonest.map_or(LOOK_EVERY, |due| due.saturating_sub(self.timers.now()));
         // A full page of messages that cannot be delivered is no reason to hurry.
         Some(if is_full && !done.is_empty() { Duration::ZERO } else { until_retry.min(LOOK_EVERY) })
+    }
+
+    /// Lets inboxes forget what is old. What is left after an error is forgotten an hour later.
+    async fn forget(&mut self) {
+        self.forget_at = self.timers.now().saturating_add(FORGET_EVERY);
+        let Some(services) = self.services.upgrade() else { return };
+        let before = services.clock.timestamp().saturating_sub(INBOX_KEPT);
+        loop {
+            match self.named.store.actors.forget_received(before).await {
+                Ok(0) => return,
+                Ok(_) => {}
+                Err(error) => return tracing::warn!(%error, "old entries of inboxes were not removed"),
+            }
+        }
     }
 
     /// What is due. A message that waits for its next try holds back those behind it in its line.

@@ -1,0 +1,12 @@
+use quark::prelude::*;
+
+#[derive(Actor)]
+struct Keeper;
+
+#[methods]
+impl Keeper {
+    #[durable]
+    fn helper(&self) {}
+}
+
+fn main() {}

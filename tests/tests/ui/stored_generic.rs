@@ -1,0 +1,6 @@
+use quark::prelude::*;
+
+#[derive(Stored)]
+struct Pair<T>(T, T);
+
+fn main() {}
