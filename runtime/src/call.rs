@@ -92,15 +92,19 @@ impl<'r, A: Actor, M: Method<A>> Call<'r, A, M> {
     /// When the message did not get into the mailbox: nothing ran.
     pub fn tell(self) -> Result<(), CallError<M::Error>> {
         let Some(slot) = self.target.slot() else { return Err(not_hosted::<A>().widen()) };
-        let inherited = with_local(inherited);
-        let context = self.context.or_else(|| inherited.context().cloned());
+        let context = self.context.or_else(|| with_local(block::current_context));
         let request = if context.is_some() { Request::new(context, None) } else { Request::default() };
         let chosen = self.target.pool().map(|pool| pool.choose_anywhere(<M::Mode as TurnMode<A>>::EXCLUSIVE));
         let slot = chosen.as_ref().map_or(slot, Claim::slot);
         let Some(message) = intercept::one_way(slot, self.message) else { return Ok(()) };
         let turn = block::one_way::<A, M>(slot, message, request);
-        slot.send(turn).map_err(|blocked| blocked.into_failure(slot).widen())
+        slot.send(turn).map_err(|blocked| refused(slot, blocked).widen())
     }
+}
+
+#[cold]
+fn refused<A: Actor>(slot: &Slot<A>, blocked: Blocked) -> Failure {
+    blocked.into_failure(slot)
 }
 
 impl<'r, A: Actor, M: Method<A>> IntoFuture for Call<'r, A, M> {

@@ -94,8 +94,20 @@ pub(crate) fn ask<A: Actor, M: Method<A>>(
 }
 
 /// Shows a message that nobody waits for to the type's interceptor, if it has one. None if it does not go on.
+#[inline]
 pub(crate) fn one_way<A: Actor, M: Method<A>>(slot: &Arc<Slot<A>>, message: M) -> Option<M> {
-    let Some(interceptor) = &slot.host.interceptor else { return Some(message) };
+    match &slot.host.interceptor {
+        None => Some(message),
+        Some(interceptor) => shown(&**interceptor, slot, message),
+    }
+}
+
+#[cold]
+fn shown<A: Actor, M: Method<A>>(
+    interceptor: &dyn Interceptor,
+    slot: &Arc<Slot<A>>,
+    message: M,
+) -> Option<M> {
     let message = match interceptor.call(&slot.actor_id(), M::INDEX, Box::new(message)) {
         Intercepted::Passes(message) => message,
         Intercepted::Later(message, delay) => {

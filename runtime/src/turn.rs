@@ -21,6 +21,7 @@ mod executor;
 mod lanes;
 mod lend;
 pub(crate) mod local;
+mod lock;
 mod mailbox;
 #[cfg(all(test, quark_loom))]
 mod models;

@@ -158,6 +158,7 @@ impl Gate {
 impl<A: Actor> Slot<A> {
     /// Sends a message that nobody waits for: through the type's gate, if it has one, into the mailbox. Where it must
     /// stand in line, it does so on the silo's own threads.
+    #[inline]
     pub(crate) fn send(self: &Arc<Self>, turn: TaskRef) -> Result<(), Blocked> {
         self.report_demand();
         match &self.host.gate {

@@ -14,7 +14,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use crate::actor::{Actor, Method};
-use crate::context::{Cx, Request};
+use crate::context::{Cx, Request, RequestContext};
 use crate::dead_letters::{Past, Watched};
 use crate::error::{CallError, Failure, Panicked};
 use crate::guards::Outlook;
@@ -145,6 +145,7 @@ fn from_system(layout: Layout) -> NonNull<u8> {
 }
 
 /// Puts the message into a block that nobody else knows yet.
+#[inline(always)]
 fn put_message<A: Actor, M: Method<A>, F, R>(task: NonNull<Task<A, M, F, R>>, message: M) -> TaskRef {
     // SAFETY: the block is new, so its stage is ours; it holds nothing yet.
     unsafe { ptr::write(task.as_ref().stage.get(), Stage::Args(message)) };
@@ -177,6 +178,7 @@ where
     let method = A::METHODS[M::INDEX];
     VTable {
         poll: poll::<A, M, F, R>,
+        deliver: deliver::<A, M, F, R>,
         fail: fail::<A, M, F, R>,
         discard: discard::<A, M, F, R>,
         report: report::<A, M, F, R>,
@@ -192,7 +194,7 @@ where
 
 /// # Safety
 /// The state is `RUNNING` on this thread, and the turn holds what its mode needs of the actor.
-#[inline]
+#[inline(always)]
 unsafe fn poll<A, M, F, R>(header: NonNull<Header>) -> Polled
 where
     A: Actor,
@@ -254,6 +256,39 @@ where
             Polled::Done
         }
     }
+}
+
+/// Polls a one-way message for the first time. Ended, it is reported and let go of: the caller's count is used up.
+///
+/// # Safety
+/// As for [`poll`]; the turn is one-way, and in no list.
+unsafe fn deliver<A, M, F, R>(header: NonNull<Header>, local: &Local) -> Polled
+where
+    A: Actor,
+    M: Method<A>,
+    R: Fn(M, <M::Mode as TurnMode<A>>::Borrow<'static>, &'static Cx) -> F,
+    F: Future<Output = Result<M::Ok, M::Error>>,
+{
+    // SAFETY: the caller's promise.
+    let polled = unsafe { poll::<A, M, F, R>(header) };
+    if polled == Polled::Pending {
+        return polled;
+    }
+    // SAFETY: the caller's count, which moves in here.
+    let task = TaskRef(header);
+    // SAFETY: the turn has ended on this thread, and nobody else reads the reply of a one-way message.
+    let answered = unsafe { (*header.cast::<Task<A, M, F, R>>().as_ref().replied.reply.get()).is_none() };
+    if answered && task.is_bare() {
+        // SAFETY: the turn's slot is a `Slot<A>`, and alive while it is visited.
+        let slot = unsafe { &*ptr::from_ref(task.header().slot()).cast::<Slot<A>>() };
+        slot.host.note_end(Outlook::Answered);
+        let block = ManuallyDrop::new(task).0.cast();
+        // SAFETY: nobody else has a count, so the block is this thread's alone; nothing in it is left to drop.
+        unsafe { release(local, block, Layout::new::<Task<A, M, F, R>>()) };
+    } else {
+        task.finish();
+    }
+    polled
 }
 
 /// Ends a turn that panicked.
@@ -502,6 +537,17 @@ impl TaskRef {
         details
     }
 
+    /// Whether the block of a one-way message that has ended has nothing left to drop: no waker holds a count, no slot is
+    /// owned, the chain was never written down, nothing was sent along. Its stage is over, and a caller it never had.
+    #[inline(always)]
+    fn is_bare(&self) -> bool {
+        let header = self.header();
+        // SAFETY: the turn has ended on this thread, which alone touches `owner`.
+        let owns = unsafe { (*header.owner.get()).is_some() };
+        let alone = header.counts.load(Ordering::Acquire) == 1;
+        alone && !owns && !self.has_callers() && header.link.get().is_none() && header.cx.carried().is_empty()
+    }
+
     /// Lets go of a turn that ended in its inline poll.
     #[inline(always)]
     fn end_inline(self, local: &Local, carries_nothing: bool, layout: Layout) {
@@ -518,6 +564,14 @@ impl TaskRef {
         header.state.store(DONE, Ordering::Release);
         header.end_link();
     }
+}
+
+/// What the turn that is being polled on this thread hands on to the messages that it sends.
+#[inline(always)]
+pub(crate) fn current_context(local: &Local) -> Option<Arc<RequestContext>> {
+    let current = NonNull::new(local.current.get().cast_mut())?;
+    // SAFETY: as below.
+    unsafe { current.as_ref() }.cx.carried().context().cloned()
 }
 
 /// What the turn that is being polled on this thread was sent.
@@ -582,6 +636,7 @@ pub(crate) fn queued<A: Actor, M: Method<A>>(
 }
 
 /// A message that nobody waits for, to be put into a mailbox.
+#[inline]
 pub(crate) fn one_way<A: Actor, M: Method<A>>(slot: &Arc<Slot<A>>, message: M, request: Request) -> TaskRef {
     if const { A::SPEC.dead_letters.is_some() } {
         unwatched(slot, Watched::new(slot, message, Past::one_way()), request)
@@ -591,6 +646,7 @@ pub(crate) fn one_way<A: Actor, M: Method<A>>(slot: &Arc<Slot<A>>, message: M, r
 }
 
 /// The same, of a message that sees to its dead letter itself or has none.
+#[inline]
 pub(crate) fn unwatched<A: Actor, M: Method<A>>(
     slot: &Arc<Slot<A>>,
     message: M,

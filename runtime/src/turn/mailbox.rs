@@ -73,10 +73,17 @@ impl Mailbox {
         self.length += 1;
     }
 
-    /// Puts a message back that was taken out too early.
-    pub(super) fn push_front(&mut self, turn: TaskRef) {
-        self.messages.push_front(turn);
-        self.length += 1;
+    /// Takes the exclusive messages at the head out, `most` of them at most, and says how many.
+    pub(super) fn take_exclusive(&mut self, most: u32) -> (TaskList, u32) {
+        let (turns, taken) = self.messages.take_exclusive(most);
+        self.length -= taken;
+        (turns, taken)
+    }
+
+    /// Puts messages back that were taken out too early.
+    pub(super) fn put_back(&mut self, turns: TaskList, count: u32) {
+        self.messages.prepend(turns);
+        self.length += count;
     }
 
     /// Whether the first message wants to run alone.

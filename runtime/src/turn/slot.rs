@@ -42,7 +42,7 @@ use crate::turn::lanes::Lanes;
 use crate::turn::local::Local;
 use crate::turn::mailbox::Mailbox;
 use crate::turn::resident::report_drop_panic;
-use crate::turn::sync::{AtomicU32, Mutex, MutexGuard, Ordering};
+use crate::turn::sync::{AtomicU32, BriefGuard, BriefLock, Ordering};
 use crate::turn::word::Word;
 use crate::turn::{Executor, Hold, Item, Phase, Polled, Resident, TaskRef};
 
@@ -105,7 +105,7 @@ pub(crate) struct Slot<A: Actor> {
     node: u32,
     /// The tokio runtime that drives it there, kept here for the inline path.
     home: tokio::runtime::Id,
-    pub(super) mailbox: Mutex<Mailbox>,
+    pub(super) mailbox: BriefLock<Mailbox>,
     pub(super) actor: ActorCell<A>,
     /// There once shared turns came from several threads.
     lanes: OnceLock<Lanes>,
@@ -128,7 +128,7 @@ impl<A: Actor> Slot<A> {
             last_used: AtomicU32::new(host.tick()),
             node,
             home: host.services.nodes[node as usize].home(),
-            mailbox: Mutex::new(Mailbox::new()),
+            mailbox: BriefLock::new(Mailbox::new()),
             actor: ActorCell::new(),
             lanes: OnceLock::new(),
             key,
@@ -146,7 +146,7 @@ impl<A: Actor> Slot<A> {
         self.actor.pointer()
     }
 
-    pub(crate) fn mailbox(&self) -> MutexGuard<'_, Mailbox> {
+    pub(crate) fn mailbox(&self) -> BriefGuard<'_, Mailbox> {
         self.mailbox.lock()
     }
 
@@ -260,6 +260,7 @@ impl<A: Actor> Slot<A> {
     }
 
     /// Tells the predictors that a message has come, if they want to hear of it. True if the actor was watched.
+    #[inline]
     pub(crate) fn report_demand(&self) -> bool {
         let seen = self.word.snapshot();
         let watched = seen.is_watched() && self.word.end_watch();

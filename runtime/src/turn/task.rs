@@ -110,6 +110,7 @@ pub(crate) struct Header {
 
 pub(super) struct VTable {
     pub(super) poll: unsafe fn(NonNull<Header>) -> Polled,
+    pub(super) deliver: unsafe fn(NonNull<Header>, &Local) -> Polled,
     pub(super) fail: unsafe fn(NonNull<Header>, Failure),
     pub(super) discard: unsafe fn(NonNull<Header>),
     pub(super) report: unsafe fn(NonNull<Header>),
@@ -334,6 +335,26 @@ impl TaskRef {
         polled
     }
 
+    /// Begins a one-way message and polls it, with the thread's note of the current turn set. Ended, it is let go of
+    /// altogether; else it is given back. Nobody has asked it to end: whom nobody has seen begin, nobody aborts.
+    #[inline(always)]
+    pub(crate) fn deliver(self, hold: Hold, local: &Local) -> Option<Self> {
+        let turn = ManuallyDrop::new(self).0;
+        let (outer, depth) = (local.current.replace(turn.as_ptr()), local.depth.replace(0));
+        // SAFETY: the count that was `self`'s keeps the block alive. The message has left its queue and nobody holds a
+        // ticket, so it is this thread's to run; `deliver` uses the count up if it ends.
+        let polled = unsafe {
+            let header = turn.as_ref();
+            debug_assert!(header.one_way, "a caller would wait for the reply");
+            header.hold.store(hold as u8, Ordering::Relaxed);
+            header.state.store(RUNNING, Ordering::Relaxed);
+            (header.vtable.deliver)(turn, local)
+        };
+        local.current.set(outer);
+        local.depth.set(depth);
+        (polled == Polled::Pending).then(|| Self(turn))
+    }
+
     /// Ends a running turn with `failure` instead of polling it.
     pub(crate) fn fail_running(&self, failure: Failure) {
         // SAFETY: the state is `RUNNING` on this thread, so stage and reply are ours.
@@ -414,6 +435,7 @@ impl TaskRef {
 
     /// Makes the turn independent of the stack it was made on: its chain is written down. Only before another thread
     /// can see the turn.
+    #[inline]
     pub(crate) fn write_down_chain(&self) {
         // SAFETY: no other thread knows the turn yet (it is new, or in its first poll, which `pause` ends).
         unsafe {
@@ -422,6 +444,13 @@ impl TaskRef {
                 *origin = link_of(caller).map_or(Origin::None, Origin::Link);
             }
         }
+    }
+
+    /// Whether a turn waits for this one. As for [`walk_callers`](Self::walk_callers).
+    #[inline]
+    pub(crate) fn has_callers(&self) -> bool {
+        // SAFETY: as there.
+        !matches!(unsafe { &*self.header().origin.get() }, Origin::None)
     }
 
     /// Lets a turn that will wait keep its slot alive; before that its queue's slot does. Only by the thread that runs
@@ -634,14 +663,44 @@ impl TaskList {
         self.tail = turn;
     }
 
-    pub(crate) fn push_front(&mut self, turn: TaskRef) {
-        let turn = ManuallyDrop::new(turn).0.as_ptr().cast_const();
-        // SAFETY: a turn that is in no list has its link free.
-        unsafe { *(*turn).next.get() = self.head };
-        self.head = turn;
-        if self.tail.is_null() {
-            self.tail = turn;
+    /// Takes the exclusive turns at the head out, `most` of them at most, and says how many.
+    pub(crate) fn take_exclusive(&mut self, most: u32) -> (Self, u32) {
+        let (mut last, mut next, mut taken) = (ptr::null(), self.head, 0);
+        while taken < most && !next.is_null() {
+            // SAFETY: it is in this list, which holds a count of it.
+            let header = unsafe { &*next };
+            if !header.vtable.exclusive {
+                break;
+            }
+            last = next;
+            // SAFETY: it is in this list, so its link is ours.
+            next = unsafe { *header.next.get() };
+            taken += 1;
         }
+        if last.is_null() {
+            return (Self::new(), 0);
+        }
+        // SAFETY: as above; the list ends here.
+        unsafe { *(*last).next.get() = ptr::null() };
+        let first = mem::replace(&mut self.head, next);
+        if next.is_null() {
+            self.tail = ptr::null();
+        }
+        (Self { head: first, tail: last }, taken)
+    }
+
+    /// Puts those of `front` before its own.
+    pub(crate) fn prepend(&mut self, mut front: Self) {
+        if front.tail.is_null() {
+            return;
+        }
+        // SAFETY: the tail is in that list, so its link is ours.
+        unsafe { *(*front.tail).next.get() = self.head };
+        if self.tail.is_null() {
+            self.tail = front.tail;
+        }
+        self.head = mem::replace(&mut front.head, ptr::null());
+        front.tail = ptr::null();
     }
 
     pub(crate) fn pop(&mut self) -> Option<TaskRef> {

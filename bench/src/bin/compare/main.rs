@@ -25,6 +25,9 @@ struct Args {
     /// Rounds that each figure is the median of
     #[arg(long, default_value_t = 7)]
     rounds: usize,
+    /// Only the work of this name
+    #[arg(long)]
+    only: Option<String>,
 }
 
 /// Counts what is allocated, for the memory of idle actors.
@@ -67,7 +70,8 @@ struct Row {
 
 fn main() {
     let args = Args::parse();
-    let rows: Vec<Row> = Work::ALL.iter().map(|&work| row(work, args.rounds.max(1))).collect();
+    let chosen = |work: &&Work| args.only.as_deref().is_none_or(|name| work.name() == name);
+    let rows: Vec<Row> = Work::ALL.iter().filter(chosen).map(|&work| row(work, args.rounds.max(1))).collect();
     #[expect(clippy::print_stdout, reason = "the comparison is what this program prints")]
     if args.json {
         println!("{}", serde_json::to_string_pretty(&rows).expect("rows are plain values"));

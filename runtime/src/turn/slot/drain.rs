@@ -3,7 +3,10 @@
 use super::Slot;
 use crate::actor::{Actor, DeactivationReason};
 use crate::guards::Capacity;
+use crate::turn::block::with_local;
+use crate::turn::local::Local;
 use crate::turn::mailbox::Mailbox;
+use crate::turn::task::TaskList;
 use crate::turn::{AnySlot, BATCH, Hold, Phase, Polled, TaskRef};
 
 impl<A: Actor> Slot<A> {
@@ -50,23 +53,25 @@ impl<A: Actor> Slot<A> {
 
     /// Runs exclusive messages one after another. The caller has taken the exclusive turn, and `batch` out of the
     /// mailbox.
-    fn run_exclusive(&self, mut batch: Batch) {
+    fn run_exclusive(&self, batch: Batch) {
+        with_local(|local| self.run_exclusive_here(local, batch));
+    }
+
+    fn run_exclusive_here(&self, local: &Local, mut batch: Batch) {
         let mut ran = 0;
         let mut last: Option<TaskRef> = None;
         while let Some(turn) = batch.next() {
             if let Some(over) = last.take() {
                 over.finish();
             }
-            if turn.begin(Hold::Exclusive) {
-                self.touch_for(&turn);
-                match self.timed_poll(&turn) {
-                    Polled::Pending => {
-                        self.put_back(batch);
-                        self.attach(&turn);
-                        return self.pause(&turn);
-                    }
-                    Polled::Done => last = Some(turn),
+            match self.run_one(local, turn) {
+                Ran::Waits(turn) => {
+                    self.put_back(batch);
+                    self.attach(&turn);
+                    return self.pause(&turn);
                 }
+                Ran::Answered(turn) => last = Some(turn),
+                Ran::Over => {}
             }
             ran += 1;
             if self.word.snapshot().wants_close() {
@@ -81,6 +86,28 @@ impl<A: Actor> Slot<A> {
         // The last caller is woken when the actor is free again, so that its next call may run inline.
         if let Some(over) = last {
             over.finish();
+        }
+    }
+
+    /// Begins an exclusive message, and polls it.
+    #[inline(always)]
+    fn run_one(&self, local: &Local, turn: TaskRef) -> Ran {
+        if turn.is_one_way() {
+            self.touch_for(&turn);
+            let timing = self.host.time(local, turn.method_index());
+            let waits = turn.deliver(Hold::Exclusive, local);
+            if let Some(timing) = timing {
+                timing.end();
+            }
+            return waits.map_or(Ran::Over, Ran::Waits);
+        }
+        if !turn.begin(Hold::Exclusive) {
+            return Ran::Over;
+        }
+        self.touch_for(&turn);
+        match self.timed_poll(&turn) {
+            Polled::Pending => Ran::Waits(turn),
+            Polled::Done => Ran::Answered(turn),
         }
     }
 
@@ -100,23 +127,38 @@ impl<A: Actor> Slot<A> {
 
     /// The exclusive messages at the mailbox's head, as many as one visit to the lock should fetch.
     fn take_exclusive_batch(&self, mailbox: &mut Mailbox) -> Batch {
-        let mut batch = Batch::default();
-        while !batch.is_full() && mailbox.first_is_exclusive() == Some(true) {
+        if self.host.guards().mailbox.is_some() {
+            return self.take_measured_batch(mailbox);
+        }
+        let was_full = mailbox.length >= self.capacity(mailbox);
+        let (turns, length) = mailbox.take_exclusive(Batch::SIZE);
+        if was_full {
+            self.host.note_space();
+        }
+        if length > 0 && mailbox.length == 0 {
+            self.word.clear_queued();
+        }
+        Batch { turns, length }
+    }
+
+    /// The same where the mailbox's capacity follows how fast it is drained.
+    fn take_measured_batch(&self, mailbox: &mut Mailbox) -> Batch {
+        let mut batch = Batch { turns: TaskList::new(), length: 0 };
+        while batch.length < Batch::SIZE && mailbox.first_is_exclusive() == Some(true) {
             let Some(turn) = self.pop(mailbox) else { break };
-            batch.push(turn);
+            batch.turns.push(turn);
+            batch.length += 1;
         }
         batch
     }
 
     /// Puts back, in their place, messages that were fetched and not begun.
-    fn put_back(&self, mut batch: Batch) {
+    fn put_back(&self, batch: Batch) {
         if batch.is_empty() {
             return;
         }
         let mut mailbox = self.mailbox.lock();
-        while let Some(turn) = batch.next_back() {
-            mailbox.push_front(turn);
-        }
+        mailbox.put_back(batch.turns, batch.length);
         // The turn that the caller still holds sees to them when it ends.
         self.word.set_queued();
     }
@@ -155,41 +197,32 @@ pub(in crate::turn) fn run_scheduled(turn: TaskRef) {
     slot.after_poll(&turn, polled);
 }
 
+/// How the first poll of an exclusive message ended.
+enum Ran {
+    /// The turn goes on.
+    Waits(TaskRef),
+    /// Somebody waits for its end, who is to hear of it.
+    Answered(TaskRef),
+    /// Nobody does, or it was given up before it began.
+    Over,
+}
+
 /// Messages fetched under one lock.
-#[derive(Default)]
 struct Batch {
-    turns: [Option<TaskRef>; Batch::SIZE],
-    first: usize,
-    end: usize,
+    turns: TaskList,
+    length: u32,
 }
 
 impl Batch {
-    const SIZE: usize = 16;
+    const SIZE: u32 = 16;
 
     fn is_empty(&self) -> bool {
-        self.first == self.end
-    }
-
-    fn is_full(&self) -> bool {
-        self.end == Self::SIZE
-    }
-
-    fn push(&mut self, turn: TaskRef) {
-        self.turns[self.end] = Some(turn);
-        self.end += 1;
+        self.length == 0
     }
 
     fn next(&mut self) -> Option<TaskRef> {
-        let turn = self.turns[..self.end].get_mut(self.first)?.take();
-        self.first += 1;
-        turn
-    }
-
-    fn next_back(&mut self) -> Option<TaskRef> {
-        if self.is_empty() {
-            return None;
-        }
-        self.end -= 1;
-        self.turns[self.end].take()
+        let turn = self.turns.pop()?;
+        self.length -= 1;
+        Some(turn)
     }
 }

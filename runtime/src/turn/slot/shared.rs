@@ -5,7 +5,7 @@ use crate::actor::Actor;
 use crate::turn::lanes::Lanes;
 use crate::turn::local::Local;
 use crate::turn::mailbox::Mailbox;
-use crate::turn::sync::MutexGuard;
+use crate::turn::sync::BriefGuard;
 use crate::turn::{Hold, TaskRef};
 
 /// Of the shared turns that meet others, one in so many spreads its actor. Gathering costs about a microsecond; spread
@@ -79,7 +79,7 @@ impl<A: Actor> Slot<A> {
 
     /// Sees to it that the word counts every shared turn. False if some still run that it does not count: the last of
     /// them schedules the slot. Under the mailbox lock, so that no two gather at once.
-    pub(crate) fn gather(&self, _lock: &MutexGuard<'_, Mailbox>) -> bool {
+    pub(crate) fn gather(&self, _lock: &BriefGuard<'_, Mailbox>) -> bool {
         if !self.word.snapshot().is_spread() {
             return true;
         }

@@ -29,7 +29,8 @@ impl<A: Actor> Slot<A> {
         turn.write_down_chain();
         let mut mailbox = self.mailbox.lock();
         let seen = self.word.snapshot();
-        if seen.has_writer() || seen.readers() > 0 || seen.is_spread() {
+        let in_use = seen.has_writer() || seen.readers() > 0 || seen.is_spread();
+        if in_use && turn.has_callers() {
             match self.comes_back(&turn, &mut mailbox) {
                 ComesBack::No => {}
                 ComesBack::Reenters if self.word.reenter_shared() => {

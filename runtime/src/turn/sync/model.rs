@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-pub(crate) use loom::sync::MutexGuard;
 pub(crate) use loom::sync::atomic::{Ordering, fence};
 
 /// Atomics whose stores are read-modify-write operations: loom lets such an operation read past a plain store that
@@ -44,7 +43,7 @@ impl<T> Mutex<T> {
         Self(loom::sync::Mutex::new(value))
     }
 
-    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+    pub(crate) fn lock(&self) -> BriefGuard<'_, T> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
@@ -80,6 +79,15 @@ impl<T> Queue<T> {
     pub(crate) fn is_empty(&self) -> bool {
         self.length.load(Ordering::Acquire) == 0
     }
+}
+
+/// What a short-held lock does for its user; itself it has a model of its own.
+pub(crate) use self::Mutex as BriefLock;
+pub(crate) use loom::sync::MutexGuard as BriefGuard;
+
+/// See the real one.
+pub(crate) fn pause(_looks: u32) {
+    loom::thread::yield_now();
 }
 
 /// See the real one.

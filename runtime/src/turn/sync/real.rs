@@ -1,16 +1,34 @@
 //! What a silo runs on.
 
+use std::hint;
 use std::sync::OnceLock;
 pub(crate) use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering, fence};
+use std::thread;
+use std::time::Duration;
 pub(crate) use std::time::Instant;
 
 pub(crate) use crossbeam_queue::SegQueue as Queue;
-pub(crate) use parking_lot::{Mutex, MutexGuard};
+pub(crate) use parking_lot::Mutex;
+
+pub(crate) use crate::turn::lock::{SpinGuard as BriefGuard, SpinLock as BriefLock};
 
 /// Orders what stands before it against what stands after, for threads that do the same the other way round.
 /// Operations with `SeqCst` on both sides do so by themselves; loom's do not.
 #[inline(always)]
 pub(crate) fn model_fence() {}
+
+/// Lets time pass between two looks at a lock that another thread holds. A holder that runs is done within some spins;
+/// one that does not gets the processor, by a sleep if need be.
+pub(crate) fn pause(looks: u32) {
+    const SPINS: u32 = 64;
+    const PATIENCE: u32 = SPINS + 64;
+    const SLEEP: Duration = Duration::from_micros(50);
+    match looks {
+        ..SPINS => hint::spin_loop(),
+        ..PATIENCE => thread::yield_now(),
+        _ => thread::sleep(SLEEP),
+    }
+}
 
 /// Lanes that a spread slot has: a power of two.
 pub(crate) fn lanes() -> usize {
