@@ -85,7 +85,7 @@ pub mod macro_support {
     pub use quark_placement::{GpuNeed, NumaPreference};
     pub use quark_runtime::actor::{
         Actor, ActorSpec, Create, DeactivationReason, HookError, Message, Method, MethodSpec, Methods,
-        PartSpec, PrewarmSpec, Reference, ResultLike,
+        PartSpec, PrewarmSpec, Reference, ResultLike, Unfailing,
     };
     pub use quark_runtime::coalesce::{Answerable, Coalesced, Comparable};
     pub use quark_runtime::dead_letters::{

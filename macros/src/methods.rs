@@ -446,7 +446,7 @@ impl Turn {
         }
         // Not at the method's span: where a macro of the user's made the method, that would be another `actor`.
         let receiver = quote!(actor);
-        let call = quote_spanned!(name.span() => #receiver.#name(#(#arguments),*).await);
+        let call = quote_spanned!(name.span() => #receiver.#name(#(#arguments),*));
         // Says which method asks for it, before the turn's own bounds do so less plainly.
         let sync = (!self.exclusive).then(|| {
             quote_spanned! { name.span() =>
@@ -461,7 +461,8 @@ impl Turn {
         let letter = self.letter(quark);
         let arguments = self.arguments(quark);
         let demand_copies = self.demand_copies(actor, quark);
-        let body = if self.returns_result() { call } else { quote!(::core::result::Result::Ok(#call)) };
+        // The method's own future, not an async block around it, which would keep the message a second time.
+        let body = if self.returns_result() { call } else { quote!(#quark::Unfailing::new(#call)) };
         quote! {
             #sync
             #demand_copies
@@ -479,11 +480,13 @@ impl Turn {
                 type Error = #error;
                 const INDEX: usize = #index;
 
-                async fn run<'a>(
+                fn run<'a>(
                     self,
                     actor: <#quark::#mode as #quark::TurnMode<#actor>>::Borrow<'a>,
                     cx: &'a #quark::Cx,
-                ) -> ::core::result::Result<Self::Ok, Self::Error> {
+                ) -> impl ::core::future::Future<
+                    Output = ::core::result::Result<Self::Ok, Self::Error>,
+                > + ::core::marker::Send + 'a {
                     let _ = cx;
                     #body
                 }

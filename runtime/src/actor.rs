@@ -1,10 +1,14 @@
 //! What an actor type is to the runtime: its spec, its hooks, its methods. Written by the macros.
 
+use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
 use std::future::{Future, ready};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use pin_project_lite::pin_project;
 use quark_base::Key;
 use quark_placement::GpuNeed;
 
@@ -180,6 +184,33 @@ pub trait ResultLike {
 impl<T, E> ResultLike for Result<T, E> {
     type Ok = T;
     type Error = E;
+}
+
+pin_project! {
+    /// The answer of a method that returns no `Result`.
+    #[must_use = "it is a future"]
+    #[derive(Debug)]
+    pub struct Unfailing<F> {
+        #[pin]
+        method: F,
+    }
+}
+
+impl<F> Unfailing<F> {
+    /// What the method's future answers.
+    #[inline(always)]
+    pub fn new(method: F) -> Self {
+        Self { method }
+    }
+}
+
+impl<F: Future> Future for Unfailing<F> {
+    type Output = Result<F::Output, Infallible>;
+
+    #[inline(always)]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.project().method.poll(cx).map(Ok)
+    }
 }
 
 /// What is known of a method without running it.

@@ -19,9 +19,11 @@ use crate::guards::{Admission, InLine, Pass};
 use crate::intercept::{self, Caught, Reply};
 use crate::store::{Address, MessageId};
 use crate::timers::Sleep;
-use crate::turn::block::{self, run_inline, with_local};
+use crate::turn::block::{self, with_local};
 use crate::turn::local::Local;
-use crate::turn::{AnySlot, Blocked, Hold, INLINE_DEPTH_MAX, Inline, Phase, Slot, Ticket, TurnMode};
+use crate::turn::{
+    AnySlot, Blocked, Hold, INLINE_DEPTH_MAX, Inline, Phase, Slot, Ticket, TurnMode, run_inline,
+};
 use crate::workers::{Claim, Pool};
 
 /// How long a call waits for its answer.

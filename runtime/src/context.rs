@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::{Future, IntoFuture};
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use crate::grid::Grid;
 use crate::state::Transaction;
 use crate::store::MessageId;
 use crate::supervision::{self, ChildStatus, SpawnError};
-use crate::turn::{AnySlot, Lend, ScopeRef};
+use crate::turn::{AnySlot, Apart, Lend, ScopeRef};
 
 /// Metadata entries that one request may carry.
 pub const METADATA_MAX: usize = 64;
@@ -46,19 +47,22 @@ impl Cx {
 
     /// The context of an activation's or deactivation's hook.
     pub(crate) fn of_hook(slot: Arc<dyn AnySlot>) -> Self {
-        Self { scope: ScopeRef::Owned(slot), turn: 0, request: Request::default() }
+        let scope = ScopeRef::Apart(Box::new(Apart::Slot(slot)));
+        Self { scope, turn: 0, request: Request::default() }
     }
 
     /// A context without a silo, for a test that calls a method directly. Its grid hosts nothing.
     pub fn detached(actor_type: &'static str, key: impl Into<Key>) -> Self {
         let actor = ActorId { actor_type, key: key.into() };
-        let scope = ScopeRef::Detached(Box::new(Detached { actor, device: None }));
+        let scope = ScopeRef::Apart(Box::new(Apart::Detached(Detached { actor, device: None })));
         Self { scope, turn: 0, request: Request::default() }
     }
 
     /// The same, on a device.
     pub fn with_device(mut self, device: Arc<DeviceLease>) -> Self {
-        if let ScopeRef::Detached(detached) = &mut self.scope {
+        if let ScopeRef::Apart(apart) = &mut self.scope
+            && let Apart::Detached(detached) = &mut **apart
+        {
             detached.device = Some(device);
         }
         self
@@ -214,6 +218,14 @@ impl Cx {
     #[inline]
     pub(crate) fn slot(&self) -> Option<&dyn AnySlot> {
         self.scope.resolve().ok()
+    }
+
+    /// A turn's own slot, as its `Arc` has it.
+    pub(crate) fn turn_slot(&self) -> Option<NonNull<dyn AnySlot>> {
+        match &self.scope {
+            ScopeRef::Turn(slot) => Some(*slot),
+            ScopeRef::Apart(_) => None,
+        }
     }
 
     pub(crate) fn turn(&self) -> usize {

@@ -3,25 +3,26 @@
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::any::Any;
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::future::Future;
 use std::marker::PhantomData;
 use std::mem::{self, ManuallyDrop};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::ptr::{self, NonNull};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use crate::actor::{Actor, Method};
 use crate::context::{Cx, Request, RequestContext};
 use crate::dead_letters::{Past, Watched};
 use crate::error::{CallError, Failure, Panicked};
-use crate::guards::Outlook;
+use crate::turn::head::{Head, drop_contained};
 use crate::turn::local::{self, Block, Local, Small};
-use crate::turn::sync::{AtomicBool, AtomicU8, AtomicU32, Mutex, Ordering};
+use crate::turn::origin::{Origin, OwnLink};
+use crate::turn::sync::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use crate::turn::task::{
-    DONE, Header, Hold, Origin, Polled, QUEUED, RUNNING, Replied, Stage, Task, TaskRef, VTable, raw_waker,
+    Asked, DONE, Header, Hold, Polled, QUEUED, Stage, Task, TaskRef, Told, VTable, raw_waker,
 };
 use crate::turn::{AnySlot, ScopeRef, Slot, TurnMode};
 
@@ -40,8 +41,7 @@ pub(crate) fn with_local<R>(use_local: impl FnOnce(&Local) -> R) -> R {
 /// The block of a turn, without its message. Field by field, in place: built on the stack and moved, it would
 /// cost as much again as the whole call.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "one place builds the block, field by field")]
-fn make<A, M, F, R>(
+pub(super) fn make<A, M, F, R, H>(
     local: &Local,
     slot: &Arc<Slot<A>>,
     request: Request,
@@ -49,43 +49,43 @@ fn make<A, M, F, R>(
     state: u32,
     hold: Hold,
     origin: Origin,
-    one_way: bool,
-) -> NonNull<Task<A, M, F, R>>
+) -> NonNull<Task<A, M, F, R, H>>
 where
     A: Actor,
     M: Method<A>,
+    H: Head<M::Ok, M::Error>,
     R: Fn(M, <M::Mode as TurnMode<A>>::Borrow<'static>, &'static Cx) -> F,
     F: Future<Output = Result<M::Ok, M::Error>>,
 {
-    let block = allocate(local, Layout::new::<Task<A, M, F, R>>()).cast::<Task<A, M, F, R>>();
-    let scope: &dyn AnySlot = &**slot;
+    let block = allocate(local, Layout::new::<Task<A, M, F, R, H>>()).cast::<Task<A, M, F, R, H>>();
+    // As the `Arc` has it, so that one can be made of it again.
+    let scope: *const dyn AnySlot = Arc::<Slot<A>>::as_ptr(slot);
     let task = block.as_ptr();
     // SAFETY: the block is ours and large enough, and every field is written. The context lives in the block, is
     // lent to the method's future only, and the future is dropped before the turn lets go of its slot.
     unsafe {
-        let header = &raw mut (*task).replied.header;
-        (&raw mut (*header).vtable).write(const { &vtable::<A, M, F, R>() });
+        let header = block.cast::<Header>().as_ptr();
+        (&raw mut (*header).vtable).write(const { &vtable::<A, M, F, R, H>() });
         (&raw mut (*header).state).write(AtomicU32::new(state));
         (&raw mut (*header).counts).write(AtomicU32::new(1));
         (&raw mut (*header).hold).write(AtomicU8::new(hold as u8));
         (&raw mut (*header).abort).write(AtomicU8::new(0));
         (&raw mut (*header).severed).write(AtomicBool::new(false));
-        (&raw mut (*header).one_way).write(one_way);
+        (&raw mut (*header).owns).write(Cell::new(false));
         (&raw mut (*header).lends).write(AtomicU32::new(0));
         (&raw mut (*header).pending_index).write(AtomicU32::new(u32::MAX));
         (&raw mut (*header).next).write(UnsafeCell::new(ptr::null()));
-        (&raw mut (*header).caller).write(Mutex::new(None));
-        (&raw mut (*header).owner).write(UnsafeCell::new(None));
         (&raw mut (*header).origin).write(UnsafeCell::new(origin));
-        (&raw mut (*header).link).write(OnceLock::new());
+        (&raw mut (*header).link).write(OwnLink::new());
         (&raw mut (*header).cx).write(Cx::of_turn(
-            ScopeRef::turn(NonNull::from(scope)),
+            ScopeRef::turn(NonNull::new_unchecked(scope.cast_mut())),
             task.addr(),
             request,
         ));
-        (&raw mut (*task).replied.reply).write(UnsafeCell::new(None));
+        H::complete(&raw mut (*task).head);
         (&raw mut (*task).stage).write(UnsafeCell::new(Stage::Over));
         (&raw mut (*task).run).write(run);
+        (&raw mut (*task).message).write(PhantomData);
     }
     block
 }
@@ -97,7 +97,8 @@ fn allocate(local: &Local, layout: Layout) -> NonNull<u8> {
         return from_system(layout);
     }
     match layout.size() {
-        ..=256 => NonNull::from(Box::leak(local.small.take())).cast(),
+        ..=128 => NonNull::from(Box::leak(local.tiny.take())).cast(),
+        129..=256 => NonNull::from(Box::leak(local.small.take())).cast(),
         257..=512 => NonNull::from(Box::leak(local.medium.take())).cast(),
         513..=1_024 => NonNull::from(Box::leak(local.large.take())).cast(),
         1_025..=4_096 => NonNull::from(Box::leak(local.huge.take())).cast(),
@@ -110,7 +111,7 @@ fn allocate(local: &Local, layout: Layout) -> NonNull<u8> {
 /// # Safety
 /// It came from [`allocate`] with this very `layout`, and nobody uses it any more.
 #[inline(always)]
-unsafe fn release(local: &Local, memory: NonNull<u8>, layout: Layout) {
+pub(super) unsafe fn release(local: &Local, memory: NonNull<u8>, layout: Layout) {
     /// # Safety
     /// `memory` was leaked as a `Block<Room>`.
     #[inline(always)]
@@ -128,7 +129,8 @@ unsafe fn release(local: &Local, memory: NonNull<u8>, layout: Layout) {
             return dealloc(memory.as_ptr(), layout);
         }
         match layout.size() {
-            ..=256 => local.small.put(block(memory)),
+            ..=128 => local.tiny.put(block(memory)),
+            129..=256 => local.small.put(block(memory)),
             257..=512 => local.medium.put(block(memory)),
             513..=1_024 => local.large.put(block(memory)),
             1_025..=4_096 => local.huge.put(block(memory)),
@@ -146,7 +148,7 @@ fn from_system(layout: Layout) -> NonNull<u8> {
 
 /// Puts the message into a block that nobody else knows yet.
 #[inline(always)]
-fn put_message<A: Actor, M: Method<A>, F, R>(task: NonNull<Task<A, M, F, R>>, message: M) -> TaskRef {
+fn put_message<A: Actor, M: Method<A>, F, R, H>(task: NonNull<Task<A, M, F, R, H>>, message: M) -> TaskRef {
     // SAFETY: the block is new, so its stage is ours; it holds nothing yet.
     unsafe { ptr::write(task.as_ref().stage.get(), Stage::Args(message)) };
     TaskRef(task.cast())
@@ -168,47 +170,46 @@ unsafe fn actor_of<A: Actor>(header: NonNull<Header>) -> *mut A {
     unsafe { (*ptr::from_ref(header.slot()).cast::<Slot<A>>()).actor() }
 }
 
-const fn vtable<A, M, F, R>() -> VTable
+const fn vtable<A, M, F, R, H>() -> VTable
 where
     A: Actor,
     M: Method<A>,
+    H: Head<M::Ok, M::Error>,
     R: Fn(M, <M::Mode as TurnMode<A>>::Borrow<'static>, &'static Cx) -> F,
     F: Future<Output = Result<M::Ok, M::Error>>,
 {
     let method = A::METHODS[M::INDEX];
     VTable {
-        poll: poll::<A, M, F, R>,
-        deliver: deliver::<A, M, F, R>,
-        fail: fail::<A, M, F, R>,
-        discard: discard::<A, M, F, R>,
-        report: report::<A, M, F, R>,
-        free: free::<A, M, F, R>,
-        future_range: future_range::<A, M, F, R>,
+        poll: poll::<A, M, F, R, H>,
+        deliver: if H::ONE_WAY { deliver::<A, M, F, R> } else { never_delivered },
+        fail: fail::<A, M, F, R, H>,
+        discard: discard::<A, M, F, R, H>,
+        free: free::<A, M, F, R, H>,
+        future_range: future_range::<A, M, F, R, H>,
         method: method.name,
         method_index: M::INDEX,
         from_timer: M::FROM_TIMER,
         // Not what the method table says: that is anybody's to write.
         exclusive: <M::Mode as TurnMode<A>>::EXCLUSIVE,
+        one_way: H::ONE_WAY,
     }
 }
 
 /// # Safety
 /// The state is `RUNNING` on this thread, and the turn holds what its mode needs of the actor.
 #[inline(always)]
-unsafe fn poll<A, M, F, R>(header: NonNull<Header>) -> Polled
+unsafe fn poll<A, M, F, R, H>(header: NonNull<Header>) -> Polled
 where
     A: Actor,
     M: Method<A>,
+    H: Head<M::Ok, M::Error>,
     R: Fn(M, <M::Mode as TurnMode<A>>::Borrow<'static>, &'static Cx) -> F,
     F: Future<Output = Result<M::Ok, M::Error>>,
 {
-    let task = header.cast::<Task<A, M, F, R>>();
+    let task = header.cast::<Task<A, M, F, R, H>>();
     // SAFETY: for all below: the vtable belongs to this very type; the running thread owns stage and reply.
     // The `'static` borrows handed to `run` end with the future, which is dropped before the turn ends.
-    let (stage, reply, cx) = unsafe {
-        let task = task.as_ref();
-        (task.stage.get(), task.replied.reply.get(), &*ptr::from_ref(&task.replied.header.cx))
-    };
+    let (stage, cx) = unsafe { (task.as_ref().stage.get(), &*ptr::from_ref(&header.as_ref().cx)) };
     // SAFETY: the block outlives this function: its caller holds a count.
     let waker = ManuallyDrop::new(unsafe { Waker::from_raw(raw_waker(header)) });
     let polled = catch_unwind(AssertUnwindSafe(|| {
@@ -236,23 +237,20 @@ where
             // SAFETY: the slot is alive, and is a `Slot<A>`.
             let superseded =
                 unsafe { (*ptr::from_ref(header.as_ref().slot()).cast::<Slot<A>>()).superseded::<M>() };
-            match answer {
-                answer if superseded.is_some() => {
+            let ended = match superseded {
+                Some(lost) => {
                     drop_contained(answer);
-                    // SAFETY: see above.
-                    unsafe { *reply = superseded.map(Err) };
+                    Err(lost)
                 }
-                // Nobody will read it, and written as a reply it would have to be read back to be dropped.
-                // SAFETY: the block is alive.
-                Ok(answer) if unsafe { header.as_ref() }.one_way => drop_contained(answer),
-                // SAFETY: see above.
-                answer => unsafe { *reply = Some(answer.map_err(CallError::Actor)) },
-            }
+                None => answer.map_err(CallError::Actor),
+            };
+            // SAFETY: see above.
+            unsafe { H::end::<A, M>(header, ended) };
             Polled::Done
         }
         Err(payload) => {
             // SAFETY: see above.
-            unsafe { bury::<A, M, F, R>(header, payload) };
+            unsafe { bury::<A, M, F, R, H>(header, payload) };
             Polled::Done
         }
     }
@@ -269,26 +267,45 @@ where
     R: Fn(M, <M::Mode as TurnMode<A>>::Borrow<'static>, &'static Cx) -> F,
     F: Future<Output = Result<M::Ok, M::Error>>,
 {
+    let (outer, depth) = (local.current.replace(header.as_ptr()), local.depth.replace(0));
     // SAFETY: the caller's promise.
-    let polled = unsafe { poll::<A, M, F, R>(header) };
+    let polled = unsafe { poll::<A, M, F, R, Told>(header) };
+    // Before the block goes, with what is in it.
+    local.current.set(outer);
+    local.depth.set(depth);
     if polled == Polled::Pending {
         return polled;
     }
     // SAFETY: the caller's count, which moves in here.
     let task = TaskRef(header);
-    // SAFETY: the turn has ended on this thread, and nobody else reads the reply of a one-way message.
-    let answered = unsafe { (*header.cast::<Task<A, M, F, R>>().as_ref().replied.reply.get()).is_none() };
-    if answered && task.is_bare() {
-        // SAFETY: the turn's slot is a `Slot<A>`, and alive while it is visited.
-        let slot = unsafe { &*ptr::from_ref(task.header().slot()).cast::<Slot<A>>() };
-        slot.host.note_end(Outlook::Answered);
+    if task.is_bare() {
         let block = ManuallyDrop::new(task).0.cast();
         // SAFETY: nobody else has a count, so the block is this thread's alone; nothing in it is left to drop.
-        unsafe { release(local, block, Layout::new::<Task<A, M, F, R>>()) };
+        unsafe { release(local, block, Layout::new::<Task<A, M, F, R, Told>>()) };
     } else {
         task.finish();
     }
     polled
+}
+
+impl TaskRef {
+    /// Whether the block of a one-way message that has ended has nothing left to drop: no waker holds a count, no slot is
+    /// owned, the chain was never written down, nothing was sent along. Its stage is over, and a caller it never had.
+    #[inline(always)]
+    fn is_bare(&self) -> bool {
+        let header = self.header();
+        let alone = header.counts.load(Ordering::Acquire) == 1;
+        alone
+            && !header.owns.get()
+            && !self.has_callers()
+            && header.link.get().is_none()
+            && header.cx.carried().is_empty()
+    }
+}
+
+/// In place of [`deliver`], for what is no one-way message.
+unsafe fn never_delivered(_: NonNull<Header>, _: &Local) -> Polled {
+    unreachable!("a call has a caller")
 }
 
 /// Ends a turn that panicked.
@@ -296,29 +313,39 @@ where
 /// # Safety
 /// As for [`poll`].
 #[cold]
-unsafe fn bury<A: Actor, M: Method<A>, F, R>(header: NonNull<Header>, payload: Box<dyn Any + Send>) {
+unsafe fn bury<A, M, F, R, H>(header: NonNull<Header>, payload: Box<dyn Any + Send>)
+where
+    A: Actor,
+    M: Method<A>,
+    H: Head<M::Ok, M::Error>,
+{
     let message = panic_message(payload);
     // SAFETY: the running thread may use slot, stage and reply.
     unsafe {
         let actor = header.as_ref().slot().id();
         let method = header.as_ref().vtable.method;
         let details = Panicked { actor, method, message };
-        header.as_ref().slot().turn_panicked(&details, header.as_ref().one_way || M::WATCHED);
-        fail::<A, M, F, R>(header, CallError::Panicked(Box::new(details)));
+        header.as_ref().slot().turn_panicked(&details, H::ONE_WAY || M::WATCHED);
+        fail::<A, M, F, R, H>(header, CallError::Panicked(Box::new(details)));
     }
 }
 
 /// # Safety
 /// The state is `RUNNING` on this thread.
-unsafe fn fail<A: Actor, M: Method<A>, F, R>(header: NonNull<Header>, failure: Failure) {
-    let task = header.cast::<Task<A, M, F, R>>();
+unsafe fn fail<A, M, F, R, H>(header: NonNull<Header>, failure: Failure)
+where
+    A: Actor,
+    M: Method<A>,
+    H: Head<M::Ok, M::Error>,
+{
+    let task = header.cast::<Task<A, M, F, R, H>>();
     // SAFETY: the running thread owns stage and reply.
     unsafe {
-        if task.as_ref().replied.header.one_way {
+        if H::ONE_WAY {
             lose(&mut *task.as_ref().stage.get(), |message: M| message.lost(&failure));
         }
-        discard::<A, M, F, R>(header);
-        *task.as_ref().replied.reply.get() = Some(Err(failure.widen()));
+        discard::<A, M, F, R, H>(header);
+        H::end::<A, M>(header, Err(failure.widen()));
     }
 }
 
@@ -336,8 +363,8 @@ fn lose<M, F>(stage: &mut Stage<M, F>, take: impl FnOnce(M)) {
 ///
 /// # Safety
 /// The calling thread owns the stage.
-unsafe fn discard<A: Actor, M: Method<A>, F, R>(header: NonNull<Header>) {
-    let task = header.cast::<Task<A, M, F, R>>();
+unsafe fn discard<A: Actor, M: Method<A>, F, R, H>(header: NonNull<Header>) {
+    let task = header.cast::<Task<A, M, F, R, H>>();
     // SAFETY: the calling thread owns the stage. It is marked over first, so that nobody drops it twice, but
     // dropped in place, since a future is pinned.
     unsafe {
@@ -354,53 +381,14 @@ unsafe fn discard<A: Actor, M: Method<A>, F, R>(header: NonNull<Header>) {
     }
 }
 
-/// Logs what went wrong in a turn that nobody waits for.
-///
-/// # Safety
-/// The turn has ended on this thread, and nobody reads its reply.
-unsafe fn report<A: Actor, M: Method<A>, F, R>(header: NonNull<Header>) {
-    let task = header.cast::<Task<A, M, F, R>>();
-    // SAFETY: the caller's promise.
-    let reply = unsafe { (*task.as_ref().replied.reply.get()).take() };
-    let (actor_type, method) = (A::SPEC.name, A::METHODS[M::INDEX].name);
-    // SAFETY: the turn's slot is a `Slot<A>`, and alive until the turn lets go of it.
-    let slot = unsafe { &*ptr::from_ref(header.as_ref().slot()).cast::<Slot<A>>() };
-    if !M::WATCHED
-        && let Some(Err(ended)) = &reply
-    {
-        slot.host.bury_unkept::<M>(&slot.key, ended);
-    }
-    match reply {
-        Some(Err(CallError::Actor(_))) => {
-            slot.host.note_end(Outlook::Erred);
-            tracing::warn!(actor_type, method, "a one-way message returned an error")
-        }
-        Some(Err(CallError::Panicked(details))) => {
-            tracing::error!(actor = %details.actor, method, panic = %details.message, "a one-way message panicked");
-        }
-        Some(Err(_)) => tracing::warn!(actor_type, method, "a one-way message did not run to its end"),
-        // The answer itself was dropped when it came.
-        Some(Ok(_)) | None => slot.host.note_end(Outlook::Answered),
-    }
-}
-
-/// Drops what a user's type made, whose drop may panic; that must not reach an executor.
-fn drop_contained<T>(value: T) {
-    if mem::needs_drop::<T>()
-        && let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value)))
-    {
-        tracing::error!(panic = %panic_message(payload), "dropping an answer panicked");
-    }
-}
-
 /// # Safety
 /// Nobody refers to the block any more.
-unsafe fn free<A: Actor, M: Method<A>, F, R>(header: NonNull<Header>) {
-    let task = header.cast::<Task<A, M, F, R>>();
+unsafe fn free<A: Actor, M: Method<A>, F, R, H>(header: NonNull<Header>) {
+    let task = header.cast::<Task<A, M, F, R, H>>();
     // SAFETY: the last reference is gone, so the block's contents and memory are ours.
     unsafe {
         let dropped = catch_unwind(AssertUnwindSafe(|| ptr::drop_in_place(task.as_ptr())));
-        with_local(|local| release(local, task.cast(), Layout::new::<Task<A, M, F, R>>()));
+        with_local(|local| release(local, task.cast(), Layout::new::<Task<A, M, F, R, H>>()));
         if let Err(payload) = dropped {
             tracing::error!(panic = %panic_message(payload), "dropping a turn panicked");
         }
@@ -409,169 +397,17 @@ unsafe fn free<A: Actor, M: Method<A>, F, R>(header: NonNull<Header>) {
 
 /// # Safety
 /// `header` is a task of this type.
-unsafe fn future_range<A: Actor, M: Method<A>, F, R>(header: NonNull<Header>) -> (usize, usize) {
-    let task = header.cast::<Task<A, M, F, R>>();
+unsafe fn future_range<A: Actor, M: Method<A>, F, R, H>(header: NonNull<Header>) -> (usize, usize) {
+    let task = header.cast::<Task<A, M, F, R, H>>();
     // SAFETY: only the address is taken.
     let start = unsafe { (*task.as_ptr()).stage.get() }.addr();
     (start, start + size_of::<Stage<M, F>>())
 }
 
-/// What a panic said, without letting its payload panic again.
-pub(crate) fn panic_message(payload: Box<dyn Any + Send>) -> Box<str> {
-    let message = panic_text(&*payload).into();
-    // A payload's own drop may panic; that must not leave here.
-    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
-        mem::forget(second);
-    }
-    message
-}
-
-/// What a panic said, as far as it is text.
-pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
-    match payload.downcast_ref::<&str>() {
-        Some(text) => text,
-        None => payload.downcast_ref::<String>().map_or("(no message)", String::as_str),
-    }
-}
-
-/// How the first poll on the caller's own thread ended. But for the last, nobody else has seen the turn.
-pub(crate) enum Inline<T, E> {
-    /// The method answered.
-    Done(T),
-    /// The method returned its error.
-    Failed(E),
-    /// The method panicked.
-    Panicked(Box<Panicked>),
-    /// The turn goes on; the caller must hand it over.
-    Pending(TaskRef, Ticket<T, E>),
-}
-
-/// Polls `message` on `slot`, whose turn this thread holds, in a block of this thread's pool.
-#[inline(always)]
-pub(crate) fn run_inline<A: Actor, M: Method<A>>(
-    local: &Local,
-    slot: &Arc<Slot<A>>,
-    message: M,
-    request: Request,
-    hold: Hold,
-) -> Inline<M::Ok, M::Error> {
-    poll_inline::<A, M, _, _>(local, slot, message, request, hold, M::run)
-}
-
-#[inline(always)]
-fn poll_inline<A, M, F, R>(
-    local: &Local,
-    slot: &Arc<Slot<A>>,
-    message: M,
-    request: Request,
-    hold: Hold,
-    run: R,
-) -> Inline<M::Ok, M::Error>
-where
-    A: Actor,
-    M: Method<A>,
-    R: Fn(M, <M::Mode as TurnMode<A>>::Borrow<'static>, &'static Cx) -> F,
-    F: Future<Output = Result<M::Ok, M::Error>>,
-{
-    let outer = local.current.get();
-    let carries_nothing = request.is_empty();
-    let task = make::<A, M, F, R>(local, slot, request, run, RUNNING, hold, Origin::Stack(outer), false);
-    let header = task.cast::<Header>();
-    // SAFETY: the block was made above and is known to nobody else. The `'static` borrows handed to `run` end
-    // with the future, which is dropped before the turn lets go of actor and slot.
-    let (stage, run, cx) = unsafe {
-        let task = task.as_ref();
-        (task.stage.get(), &task.run, &*ptr::from_ref(&task.replied.header.cx))
-    };
-    // SAFETY: the block outlives this function's use of it; clones of the waker hold counts of their own.
-    let waker = ManuallyDrop::new(unsafe { Waker::from_raw(raw_waker(header)) });
-    local.depth.set(local.depth.get() + 1);
-    local.current.set(header.as_ptr());
-    // The answer leaves by reference: returned through `catch_unwind` it would be written in words and read back
-    // as a block, which stalls the processor for longer than all the rest takes.
-    let mut answer = None;
-    let polled = catch_unwind(AssertUnwindSafe(|| {
-        // SAFETY: the caller holds the turn of the method's mode; stage and reply are this thread's. The future
-        // is written into the block and never moves from there.
-        unsafe {
-            let actor = <M::Mode as TurnMode<A>>::borrow(slot.actor());
-            ptr::write(stage, Stage::Future(run(message, actor, cx)));
-            let Stage::Future(future) = &mut *stage else { unreachable!("written just now") };
-            if let Poll::Ready(reply) = Pin::new_unchecked(future).poll(&mut Context::from_waker(&waker)) {
-                answer = Some(reply);
-                // An assignment takes effect even if the drop of the old value panics.
-                *stage = Stage::Over;
-            }
-        }
-    }));
-    local.current.set(outer);
-    local.depth.set(local.depth.get() - 1);
-    // SAFETY: the one count that the block was made with.
-    let task = TaskRef(header);
-    if let Err(payload) = polled {
-        let details = task.bury_inline(payload, M::WATCHED);
-        task.end_inline(local, carries_nothing, Layout::new::<Task<A, M, F, R>>());
-        return Inline::Panicked(details);
-    }
-    let Some(answer) = answer else {
-        let ticket = Ticket(task.clone(), PhantomData);
-        return Inline::Pending(task, ticket);
-    };
-    task.end_inline(local, carries_nothing, Layout::new::<Task<A, M, F, R>>());
-    match answer {
-        Ok(answer) => Inline::Done(answer),
-        Err(error) => Inline::Failed(error),
-    }
-}
-
-impl TaskRef {
-    /// Ends a turn that panicked in its inline poll.
-    #[cold]
-    fn bury_inline(&self, payload: Box<dyn Any + Send>, has_letter: bool) -> Box<Panicked> {
-        let message = panic_message(payload);
-        let actor = self.slot().id();
-        // SAFETY: the stage is still this thread's.
-        unsafe { (self.header().vtable.discard)(self.0) };
-        let details = Box::new(Panicked { actor, method: self.method(), message });
-        self.slot().turn_panicked(&details, has_letter);
-        details
-    }
-
-    /// Whether the block of a one-way message that has ended has nothing left to drop: no waker holds a count, no slot is
-    /// owned, the chain was never written down, nothing was sent along. Its stage is over, and a caller it never had.
-    #[inline(always)]
-    fn is_bare(&self) -> bool {
-        let header = self.header();
-        // SAFETY: the turn has ended on this thread, which alone touches `owner`.
-        let owns = unsafe { (*header.owner.get()).is_some() };
-        let alone = header.counts.load(Ordering::Acquire) == 1;
-        alone && !owns && !self.has_callers() && header.link.get().is_none() && header.cx.carried().is_empty()
-    }
-
-    /// Lets go of a turn that ended in its inline poll.
-    #[inline(always)]
-    fn end_inline(self, local: &Local, carries_nothing: bool, layout: Layout) {
-        let header = self.header();
-        let alone = header.counts.load(Ordering::Acquire) == 1;
-        if alone && carries_nothing && header.link.get().is_none() {
-            // Nothing in the block is left to drop: the future is over, no reply was written, no caller
-            // registered, no slot is owned, the chain lives on the stack.
-            let block = ManuallyDrop::new(self).0.cast();
-            // SAFETY: no waker holds a count, so the block is this thread's alone, and it came from a pool.
-            unsafe { release(local, block, layout) };
-            return;
-        }
-        header.state.store(DONE, Ordering::Release);
-        header.end_link();
-    }
-}
-
 /// What the turn that is being polled on this thread hands on to the messages that it sends.
 #[inline(always)]
 pub(crate) fn current_context(local: &Local) -> Option<Arc<RequestContext>> {
-    let current = NonNull::new(local.current.get().cast_mut())?;
-    // SAFETY: as below.
-    unsafe { current.as_ref() }.cx.carried().context().cloned()
+    current_request(local)?.context().cloned()
 }
 
 /// What the turn that is being polled on this thread was sent.
@@ -586,11 +422,17 @@ pub(crate) fn current_request(local: &Local) -> Option<Request> {
 pub(crate) struct Ticket<T, E>(TaskRef, PhantomData<fn() -> (T, E)>);
 
 impl<T, E> Ticket<T, E> {
+    /// The hold of whoever asked with `turn`, whose reply is of these types.
+    pub(super) fn of(turn: &TaskRef) -> Self {
+        Self(turn.clone(), PhantomData)
+    }
+
     /// The reply, or a promise to wake `waker` when it is there.
     pub(crate) fn poll(&self, waker: &Waker) -> Poll<Result<T, CallError<E>>> {
         let header = self.0.header();
         if header.state.load(Ordering::Acquire) != DONE {
-            let mut caller = header.caller.lock();
+            let Some(caller) = self.0.caller() else { unreachable!("a ticket is a call's") };
+            let mut caller = caller.lock();
             match &mut *caller {
                 Some(known) if known.will_wake(waker) => {}
                 unknown => *unknown = Some(waker.clone()),
@@ -601,9 +443,9 @@ impl<T, E> Ticket<T, E> {
                 return Poll::Pending;
             }
         }
-        let replied = self.0.0.cast::<Replied<T, E>>();
+        let asked = self.0.0.cast::<Asked<T, E>>();
         // SAFETY: a ticket is made with its task's own reply types; `DONE` gives the reply to the caller.
-        let reply = unsafe { (*replied.as_ref().reply.get()).take() };
+        let reply = unsafe { (*asked.as_ref().reply.get()).take() };
         match reply {
             Some(reply) => Poll::Ready(reply),
             None => Poll::Pending,
@@ -625,13 +467,14 @@ pub(crate) fn queued<A: Actor, M: Method<A>>(
     let task = with_local(|local| {
         let outer = local.current.get();
         let origin = match outer.is_null() {
-            true => local.hook().map_or(Origin::None, Origin::Link),
-            false => Origin::Stack(outer),
+            true => Origin::link(local.hook()),
+            false => Origin::stack(outer),
         };
-        let task = make::<A, M, _, _>(local, slot, request, M::run, QUEUED, Hold::Exclusive, origin, false);
+        let task =
+            make::<A, M, _, _, Asked<_, _>>(local, slot, request, M::run, QUEUED, Hold::Exclusive, origin);
         put_message(task, message)
     });
-    let ticket = Ticket(task.clone(), PhantomData);
+    let ticket = Ticket::of(&task);
     (task, ticket)
 }
 
@@ -654,7 +497,25 @@ pub(crate) fn unwatched<A: Actor, M: Method<A>>(
 ) -> TaskRef {
     with_local(|local| {
         let task =
-            make::<A, M, _, _>(local, slot, request, M::run, QUEUED, Hold::Exclusive, Origin::None, true);
+            make::<A, M, _, _, Told>(local, slot, request, M::run, QUEUED, Hold::Exclusive, Origin::NONE);
         put_message(task, message)
     })
+}
+
+/// What a panic said, without letting its payload panic again.
+pub(crate) fn panic_message(payload: Box<dyn Any + Send>) -> Box<str> {
+    let message = panic_text(&*payload).into();
+    // A payload's own drop may panic; that must not leave here.
+    if let Err(second) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        mem::forget(second);
+    }
+    message
+}
+
+/// What a panic said, as far as it is text.
+pub(crate) fn panic_text(payload: &(dyn Any + Send)) -> &str {
+    match payload.downcast_ref::<&str>() {
+        Some(text) => text,
+        None => payload.downcast_ref::<String>().map_or("(no message)", String::as_str),
+    }
 }

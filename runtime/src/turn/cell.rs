@@ -178,15 +178,23 @@ impl ActorAddress {
     }
 }
 
-/// A context's way to its slot.
+/// A context's way to its slot. Two words, since every message has one.
 pub(crate) enum ScopeRef {
     /// The turn's own slot, which outlives the context.
     Turn(ptr::NonNull<dyn AnySlot>),
-    /// A slot that the context keeps alive.
-    Owned(Arc<dyn AnySlot>),
-    /// None: a context made in a test.
-    Detached(Box<Detached>),
+    /// A context of no turn.
+    Apart(Box<Apart>),
 }
+
+/// What a context of no turn has.
+pub(crate) enum Apart {
+    /// A hook's slot, which the context keeps alive.
+    Slot(Arc<dyn AnySlot>),
+    /// A context made in a test.
+    Detached(Detached),
+}
+
+const _: () = assert!(size_of::<ScopeRef>() == 2 * size_of::<usize>());
 
 // SAFETY: it only ever gives out `&dyn AnySlot`, which is `Send + Sync`.
 unsafe impl Send for ScopeRef {}
@@ -195,7 +203,8 @@ unsafe impl Sync for ScopeRef {}
 
 impl ScopeRef {
     /// # Safety
-    /// `slot` must outlive the value.
+    /// `slot` must outlive the value, and be in the `Arc` that the pointer was made from.
+    #[inline(always)]
     pub(crate) unsafe fn turn(slot: ptr::NonNull<dyn AnySlot>) -> Self {
         Self::Turn(slot)
     }
@@ -205,8 +214,10 @@ impl ScopeRef {
         match self {
             // SAFETY: promised to `ScopeRef::turn`.
             Self::Turn(slot) => Ok(unsafe { slot.as_ref() }),
-            Self::Owned(slot) => Ok(&**slot),
-            Self::Detached(detached) => Err(detached),
+            Self::Apart(apart) => match &**apart {
+                Apart::Slot(slot) => Ok(&**slot),
+                Apart::Detached(detached) => Err(detached),
+            },
         }
     }
 }

@@ -12,9 +12,9 @@ use tokio::runtime::{self, Handle};
 use tokio::task;
 
 use crate::chain::ChainLink;
-use crate::turn::INLINE_DEPTH_MAX;
 use crate::turn::sync::{number_thread, per_thread};
 use crate::turn::task::Header;
+use crate::turn::{INLINE_DEPTH_MAX, fetch};
 
 per_thread!(LOCAL: Local = Local::new());
 
@@ -32,8 +32,9 @@ pub(crate) struct Local {
     number: Cell<Option<u32>>,
     /// The tokio task last seen here, and the runtime it lives on.
     seen: Cell<Option<(task::Id, runtime::Id)>>,
-    // A mailbox's worth of small messages stays out of the allocator's hands; altogether at most 2 MiB a thread.
-    pub(crate) small: FreeList<Small, 4_096>,
+    // A mailbox's worth of messages stays out of the allocator's hands; altogether at most 2 MiB a thread.
+    pub(crate) tiny: FreeList<Tiny, 4_096>,
+    pub(crate) small: FreeList<Small, 2_048>,
     pub(crate) medium: FreeList<Medium, 1_024>,
     pub(crate) large: FreeList<Large, 256>,
     pub(crate) huge: FreeList<Huge, 64>,
@@ -48,6 +49,7 @@ impl Local {
             ticks: Cell::new(0),
             number: Cell::new(None),
             seen: Cell::new(None),
+            tiny: FreeList::new(),
             small: FreeList::new(),
             medium: FreeList::new(),
             large: FreeList::new(),
@@ -120,7 +122,9 @@ impl<Room> Block<Room> {
     }
 }
 
-/// The sizes that blocks come in, with the link. A turn's header takes some 200 bytes, its future the rest.
+/// The sizes that blocks come in, with the link. A one-way message's header takes 88 bytes, a call's with its reply
+/// some 140, and the method's future the rest.
+pub(crate) type Tiny = [u8; 128 - size_of::<usize>()];
 pub(crate) type Small = [u8; 256 - size_of::<usize>()];
 pub(crate) type Medium = [u8; 512 - size_of::<usize>()];
 pub(crate) type Large = [u8; 1_024 - size_of::<usize>()];
@@ -140,7 +144,11 @@ impl<Room, const MAX: u32> FreeList<Room, MAX> {
     #[inline(always)]
     pub(crate) fn take(&self) -> Box<Block<Room>> {
         let Some(mut block) = self.head.take() else { return Self::from_system() };
-        self.set_head(block.next.take());
+        let next = block.next.take();
+        if let Some(next) = &next {
+            fetch::to_write(ptr::from_ref(&**next));
+        }
+        self.set_head(next);
         self.length.set(self.length.get() - 1);
         block
     }
@@ -209,7 +217,8 @@ mod tests {
 
     #[test]
     fn a_block_is_as_large_as_its_class() {
-        assert_eq!((size_of::<Block<Small>>(), size_of::<Block<Medium>>()), (256, 512));
+        assert_eq!((size_of::<Block<Tiny>>(), size_of::<Block<Small>>()), (128, 256));
+        assert_eq!(size_of::<Block<Medium>>(), 512);
         assert_eq!((size_of::<Block<Large>>(), size_of::<Block<Huge>>()), (1_024, 4_096));
     }
 }

@@ -43,7 +43,7 @@ use crate::turn::local::Local;
 use crate::turn::mailbox::Mailbox;
 use crate::turn::resident::report_drop_panic;
 use crate::turn::sync::{AtomicU32, BriefGuard, BriefLock, Ordering};
-use crate::turn::word::Word;
+use crate::turn::word::{Snapshot, Word};
 use crate::turn::{Executor, Hold, Item, Phase, Polled, Resident, TaskRef};
 
 pub(super) use self::drain::run_scheduled;
@@ -260,9 +260,15 @@ impl<A: Actor> Slot<A> {
     }
 
     /// Tells the predictors that a message has come, if they want to hear of it. True if the actor was watched.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn report_demand(&self) -> bool {
         let seen = self.word.snapshot();
+        let may_matter = seen.is_watched() || seen.phase() == Phase::Vacant;
+        may_matter && self.report_demand_seen(seen)
+    }
+
+    #[cold]
+    fn report_demand_seen(&self, seen: Snapshot) -> bool {
         let watched = seen.is_watched() && self.word.end_watch();
         let cold = seen.phase() == Phase::Vacant && !self.host.spec.prewarm.is_empty();
         if watched || cold {

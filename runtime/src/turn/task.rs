@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! +---------+----------------------+---------------------------+
-//! | Header  | reply                | stage: args, then future  |
+//! | Header  | a call's: its reply  | stage: args, then future  |
 //! +---------+----------------------+---------------------------+
 //! ```
 //!
@@ -21,22 +21,23 @@
 //!
 //! The block is counted: its caller, the mailbox or pending list, the run queue and every waker hold a count.
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
 use std::mem::{self, ManuallyDrop};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr::{self, NonNull};
-use std::sync::{Arc, OnceLock};
+use std::ptr::NonNull;
+use std::sync::Arc;
 use std::task::{RawWaker, RawWakerVTable, Waker};
 
 use quark_base::ActorId;
 
 use crate::actor::{Actor, Method};
-use crate::chain::{Ancestor, ChainLink, Visit, walk_links};
+use crate::chain::{Ancestor, Visit, walk_links};
 use crate::context::Cx;
 use crate::error::{CallError, Failure, StopCause, Stopped};
 use crate::turn::block::with_local;
 use crate::turn::local::Local;
+use crate::turn::origin::{Origin, OwnLink, Place, link_of, walk_stack};
 use crate::turn::sync::{AtomicBool, AtomicU8, AtomicU32, Mutex, Ordering, fence};
 use crate::turn::{AnySlot, Item};
 
@@ -69,16 +70,6 @@ pub(crate) enum Polled {
     Done,
 }
 
-/// Where a turn's chain goes on.
-pub(super) enum Origin {
-    /// Nobody waits for it, or nobody that is an actor.
-    None,
-    /// The turn on whose stack this one is being polled for the first time.
-    Stack(*const Header),
-    /// Written down.
-    Link(Arc<ChainLink>),
-}
-
 /// The part of a turn that does not depend on its types.
 #[repr(C)]
 pub(crate) struct Header {
@@ -90,22 +81,40 @@ pub(crate) struct Header {
     pub(super) abort: AtomicU8,
     /// The caller has stopped waiting, so the chain ends here.
     pub(super) severed: AtomicBool,
-    /// One-way: nobody will read the reply.
-    pub(super) one_way: bool,
+    /// Whether the turn keeps its slot alive, since it has begun and waits. Set before the turn can be scheduled,
+    /// cleared by the thread that ends it; what it stands for is a count of the slot that `cx` points to.
+    pub(super) owns: Cell<bool>,
     /// How many frames of `cx.lend` this turn has open. Touched by the running thread.
     pub(super) lends: AtomicU32,
     /// Where the turn stands in its slot's list of pending turns. Under the mailbox lock.
     pub(super) pending_index: AtomicU32,
     /// The next message. Under the mailbox lock.
     pub(super) next: UnsafeCell<*const Header>,
-    pub(super) caller: Mutex<Option<Waker>>,
-    /// Keeps the slot alive once the turn has begun and waits. Written before the turn can be scheduled, cleared by the
-    /// thread that ends it.
-    pub(super) owner: UnsafeCell<Option<Arc<dyn AnySlot>>>,
     pub(super) origin: UnsafeCell<Origin>,
     /// This turn as a link of its callees' chains.
-    pub(super) link: OnceLock<Arc<ChainLink>>,
+    pub(super) link: OwnLink,
     pub(super) cx: Cx,
+}
+
+/// What a one-way message's block begins with. Nobody hears how it ends but the log.
+#[repr(C)]
+pub(super) struct Told {
+    pub(super) header: Header,
+}
+
+/// What a call's block begins with, as far as it does not depend on the reply's type.
+#[repr(C)]
+pub(super) struct Heard {
+    pub(super) header: Header,
+    pub(super) caller: Mutex<Option<Waker>>,
+}
+
+/// What a call's block begins with: what the caller may read without knowing the future's type.
+#[repr(C)]
+pub(super) struct Asked<T, E> {
+    pub(super) header: Header,
+    pub(super) caller: Mutex<Option<Waker>>,
+    pub(super) reply: UnsafeCell<Option<Result<T, CallError<E>>>>,
 }
 
 pub(super) struct VTable {
@@ -113,28 +122,23 @@ pub(super) struct VTable {
     pub(super) deliver: unsafe fn(NonNull<Header>, &Local) -> Polled,
     pub(super) fail: unsafe fn(NonNull<Header>, Failure),
     pub(super) discard: unsafe fn(NonNull<Header>),
-    pub(super) report: unsafe fn(NonNull<Header>),
     pub(super) free: unsafe fn(NonNull<Header>),
     pub(super) future_range: unsafe fn(NonNull<Header>) -> (usize, usize),
     pub(super) method: &'static str,
     pub(super) method_index: usize,
     pub(super) from_timer: bool,
     pub(super) exclusive: bool,
+    /// Nobody waits for the reply: the block begins with `Told`, else with `Asked`.
+    pub(super) one_way: bool,
 }
 
-/// What the caller may read without knowing the future's type.
+/// A turn's block; `H` is `Told` or `Asked`.
 #[repr(C)]
-pub(super) struct Replied<T, E> {
-    pub(super) header: Header,
-    pub(super) reply: UnsafeCell<Option<Result<T, CallError<E>>>>,
-}
-
-#[repr(C)]
-pub(super) struct Task<A: Actor, M: Method<A>, F, R> {
-    pub(super) replied: Replied<M::Ok, M::Error>,
+pub(super) struct Task<A: Actor, M: Method<A>, F, R, H> {
+    pub(super) head: H,
     pub(super) stage: UnsafeCell<Stage<M, F>>,
     pub(super) run: R,
-    pub(super) actor: PhantomData<fn(A)>,
+    pub(super) message: PhantomData<fn(A, M)>,
 }
 
 pub(super) enum Stage<M, F> {
@@ -144,7 +148,7 @@ pub(super) enum Stage<M, F> {
 }
 
 /// Calls foreign code, a waker's or a log's, whose panic must not reach an executor that holds others' turns.
-fn contained(call: impl FnOnce()) {
+pub(super) fn contained(call: impl FnOnce()) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(call)) {
         // What it says may be what panics: this is as far as it goes.
         mem::forget(payload);
@@ -234,7 +238,7 @@ impl TaskRef {
     }
 
     pub(crate) fn is_one_way(&self) -> bool {
-        self.header().one_way
+        self.header().vtable.one_way
     }
 
     pub(crate) fn has_lent(&self) -> bool {
@@ -247,9 +251,9 @@ impl TaskRef {
 
     /// The slot this turn runs on, unless it has ended.
     pub(super) fn owner(&self) -> Option<Arc<dyn AnySlot>> {
-        // SAFETY: asked by the executor that is about to run the turn; `owner` was written before the turn could
-        // be scheduled, and is cleared only by the thread that runs it.
-        unsafe { (*self.header().owner.get()).clone() }
+        // Asked by the executor that is about to run the turn; `owns` was written before the turn could be scheduled,
+        // and is cleared only by the thread that runs it.
+        self.header().owns.get().then(|| self.slot().shared())
     }
 
     pub(crate) fn hold(&self) -> Hold {
@@ -279,7 +283,7 @@ impl TaskRef {
     pub(crate) fn begin(&self, hold: Hold) -> bool {
         let header = self.header();
         header.hold.store(hold as u8, Ordering::Relaxed);
-        if header.one_way {
+        if header.vtable.one_way {
             // Nobody holds a ticket, so nobody can give it up.
             header.state.store(RUNNING, Ordering::Relaxed);
             return true;
@@ -340,18 +344,15 @@ impl TaskRef {
     #[inline(always)]
     pub(crate) fn deliver(self, hold: Hold, local: &Local) -> Option<Self> {
         let turn = ManuallyDrop::new(self).0;
-        let (outer, depth) = (local.current.replace(turn.as_ptr()), local.depth.replace(0));
         // SAFETY: the count that was `self`'s keeps the block alive. The message has left its queue and nobody holds a
         // ticket, so it is this thread's to run; `deliver` uses the count up if it ends.
         let polled = unsafe {
             let header = turn.as_ref();
-            debug_assert!(header.one_way, "a caller would wait for the reply");
+            debug_assert!(header.vtable.one_way, "a caller would wait for the reply");
             header.hold.store(hold as u8, Ordering::Relaxed);
             header.state.store(RUNNING, Ordering::Relaxed);
             (header.vtable.deliver)(turn, local)
         };
-        local.current.set(outer);
-        local.depth.set(depth);
         (polled == Polled::Pending).then(|| Self(turn))
     }
 
@@ -374,17 +375,13 @@ impl TaskRef {
     /// The turn has ended and its hold is let go: publishes the reply and wakes the caller.
     pub(crate) fn finish(&self) {
         let header = self.header();
-        if header.one_way {
-            // SAFETY: the turn has ended on this thread, and nobody else reads the reply of a one-way message.
-            contained(|| unsafe { (header.vtable.report)(self.0) });
-        }
         header.end_link();
-        // SAFETY: we are the running thread until the next line says otherwise. The slot is
-        // let go last of all, once nothing here refers to it.
-        let owner = unsafe { (*header.owner.get()).take() };
+        // We are the running thread until the next line says otherwise. The slot is let go last of all, once nothing
+        // here refers to it.
+        let owner = self.take_owner();
         header.state.store(DONE, Ordering::Release);
-        if !header.one_way {
-            let waker = header.caller.lock().take();
+        if let Some(caller) = self.caller() {
+            let waker = caller.lock().take();
             if let Some(waker) = waker {
                 contained(|| waker.wake());
             }
@@ -435,46 +432,68 @@ impl TaskRef {
 
     /// Makes the turn independent of the stack it was made on: its chain is written down. Only before another thread
     /// can see the turn.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn write_down_chain(&self) {
+        if self.has_callers() {
+            self.write_down_callers();
+        }
+    }
+
+    #[inline(never)]
+    fn write_down_callers(&self) {
         // SAFETY: no other thread knows the turn yet (it is new, or in its first poll, which `pause` ends).
         unsafe {
             let origin = &mut *self.header().origin.get();
-            if let Origin::Stack(caller) = *origin {
-                *origin = link_of(caller).map_or(Origin::None, Origin::Link);
+            if let Place::Stack(caller) = origin.place() {
+                *origin = Origin::link(link_of(caller));
             }
         }
     }
 
     /// Whether a turn waits for this one. As for [`walk_callers`](Self::walk_callers).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn has_callers(&self) -> bool {
         // SAFETY: as there.
-        !matches!(unsafe { &*self.header().origin.get() }, Origin::None)
+        !unsafe { &*self.header().origin.get() }.is_none()
     }
 
     /// Lets a turn that will wait keep its slot alive; before that its queue's slot does. Only by the thread that runs
     /// the turn, or is about to schedule it for the first time.
     pub(crate) fn own(&self, slot: impl FnOnce() -> Arc<dyn AnySlot>) {
-        // SAFETY: the caller's promise: nobody else touches `owner` until the turn is scheduled.
-        unsafe { (*self.header().owner.get()).get_or_insert_with(slot) };
+        if !self.header().owns.replace(true) {
+            // Kept as the count that `owns` stands for.
+            mem::forget(slot());
+        }
+    }
+
+    /// The turn's hold on its slot, if it has one. By the thread that runs the turn, or takes it out of its last queue.
+    fn take_owner(&self) -> Option<Arc<dyn AnySlot>> {
+        let slot = self.header().owns.replace(false).then(|| self.header().cx.turn_slot()).flatten()?;
+        // SAFETY: the context's pointer came from an `Arc`, and `own` left a count of it.
+        Some(unsafe { Arc::from_raw(slot.as_ptr().cast_const()) })
     }
 
     fn forget_slot(&self) {
-        // SAFETY: the turn has left every queue without beginning, so this thread is its only user but for a
-        // caller, who does not touch `owner`.
-        unsafe { *self.header().owner.get() = None };
+        // The turn has left every queue without beginning, so this thread is its only user but for a caller, who does
+        // not touch what it owns.
+        drop(self.take_owner());
+    }
+
+    /// Where its caller waits, if it has one.
+    pub(super) fn caller(&self) -> Option<&Mutex<Option<Waker>>> {
+        // SAFETY: a turn that is not one-way begins with `Asked`, of which `Heard` is the beginning.
+        (!self.is_one_way()).then(|| unsafe { &self.0.cast::<Heard>().as_ref().caller })
     }
 
     /// Visits those who wait for this turn, innermost first.
     pub(crate) fn walk_callers(&self, visit: Visit<'_>) {
         // SAFETY: called by the thread that submits the turn, or under the mailbox lock, where `origin` does not
         // change any more.
-        match unsafe { &*self.header().origin.get() } {
-            Origin::None => {}
+        match unsafe { &*self.header().origin.get() }.place() {
+            Place::Nowhere => {}
             // SAFETY: a turn on the stack below us is alive.
-            Origin::Stack(caller) => unsafe { walk_stack(*caller, visit) },
-            Origin::Link(link) => walk_links(Some(link), visit),
+            Place::Stack(caller) => unsafe { walk_stack(caller, visit) },
+            Place::Link(link) => walk_links(Some(&link), visit),
         }
     }
 
@@ -560,162 +579,4 @@ unsafe fn waker_wake_by_ref(data: *const ()) {
 unsafe fn waker_drop(data: *const ()) {
     // SAFETY: see `waker_clone`; this was the waker's count.
     drop(unsafe { TaskRef(NonNull::new_unchecked(data.cast_mut().cast())) });
-}
-
-/// Writes down the turn at `turn` and those below it on the stack.
-///
-/// # Safety
-/// `turn` is null, or being polled on this thread further down the stack.
-unsafe fn link_of(turn: *const Header) -> Option<Arc<ChainLink>> {
-    let mut missing = Vec::new();
-    let mut next = turn;
-    let mut link = loop {
-        if next.is_null() {
-            break None;
-        }
-        // SAFETY: stack turns are alive, and so are their slots.
-        let header = unsafe { &*next };
-        if let Some(link) = header.link.get() {
-            break Some(link.clone());
-        }
-        missing.push(header);
-        // SAFETY: `origin` of a running turn belongs to the thread that runs it, which is this one.
-        match unsafe { &*header.origin.get() } {
-            Origin::None => break None,
-            Origin::Stack(caller) => next = *caller,
-            Origin::Link(link) => break Some(link.clone()),
-        }
-    };
-    for header in missing.into_iter().rev() {
-        let slot = header.slot().shared();
-        let here = Arc::new(ChainLink {
-            turn: ptr::from_ref(header).addr(),
-            slot,
-            exclusive: header.vtable.exclusive,
-            caller: link,
-            ended: AtomicBool::new(false),
-            severed: AtomicBool::new(false),
-        });
-        // Only the thread that runs a turn writes it down, so the cell is still empty.
-        let here = header.link.get_or_init(|| here).clone();
-        // After the link is there to be found, so that a caller who leaves now is not missed by both: pairs with
-        // the fence in `abandon`.
-        fence(Ordering::SeqCst);
-        here.severed.fetch_or(header.severed.load(Ordering::Acquire), Ordering::AcqRel);
-        link = Some(here);
-    }
-    link
-}
-
-/// Visits the turn at `turn` and those who wait for it.
-///
-/// # Safety
-/// As for [`link_of`].
-unsafe fn walk_stack(turn: *const Header, visit: Visit<'_>) {
-    let mut next = turn;
-    while !next.is_null() {
-        // SAFETY: stack turns are alive, and so are their slots.
-        let header = unsafe { &*next };
-        let slot = header.slot();
-        let place = ptr::from_ref(slot).cast::<()>().addr();
-        let ancestor = Ancestor { turn: next.addr(), slot: place, exclusive: header.vtable.exclusive };
-        if !visit(ancestor, slot) || header.severed.load(Ordering::Acquire) {
-            return;
-        }
-        // SAFETY: `origin` of a running turn belongs to this thread.
-        match unsafe { &*header.origin.get() } {
-            Origin::None => return,
-            Origin::Stack(caller) => next = *caller,
-            Origin::Link(link) => return walk_links(Some(link), visit),
-        }
-    }
-}
-
-/// Turns in a row, linked through their own blocks: what a mailbox keeps its messages in. A turn stands in one list
-/// at most, and whoever has the list may follow its links.
-pub(crate) struct TaskList {
-    head: *const Header,
-    tail: *const Header,
-}
-
-// SAFETY: head and tail are counted references to turns (see `TaskRef`), whose links belong to the list.
-unsafe impl Send for TaskList {}
-
-impl TaskList {
-    pub(crate) const fn new() -> Self {
-        Self { head: ptr::null(), tail: ptr::null() }
-    }
-
-    pub(crate) fn first(&self) -> Option<&TaskRef> {
-        // SAFETY: a `TaskRef` is, transparently, a non-null pointer to a header, which is what a non-null head is; `push`
-        // left its count with the list.
-        (!self.head.is_null()).then(|| unsafe { &*ptr::from_ref(&self.head).cast::<TaskRef>() })
-    }
-
-    pub(crate) fn push(&mut self, turn: TaskRef) {
-        let turn = ManuallyDrop::new(turn).0.as_ptr().cast_const();
-        if self.tail.is_null() {
-            self.head = turn;
-        } else {
-            // SAFETY: the tail is in this list, so its link is ours.
-            unsafe { *(*self.tail).next.get() = turn };
-        }
-        self.tail = turn;
-    }
-
-    /// Takes the exclusive turns at the head out, `most` of them at most, and says how many.
-    pub(crate) fn take_exclusive(&mut self, most: u32) -> (Self, u32) {
-        let (mut last, mut next, mut taken) = (ptr::null(), self.head, 0);
-        while taken < most && !next.is_null() {
-            // SAFETY: it is in this list, which holds a count of it.
-            let header = unsafe { &*next };
-            if !header.vtable.exclusive {
-                break;
-            }
-            last = next;
-            // SAFETY: it is in this list, so its link is ours.
-            next = unsafe { *header.next.get() };
-            taken += 1;
-        }
-        if last.is_null() {
-            return (Self::new(), 0);
-        }
-        // SAFETY: as above; the list ends here.
-        unsafe { *(*last).next.get() = ptr::null() };
-        let first = mem::replace(&mut self.head, next);
-        if next.is_null() {
-            self.tail = ptr::null();
-        }
-        (Self { head: first, tail: last }, taken)
-    }
-
-    /// Puts those of `front` before its own.
-    pub(crate) fn prepend(&mut self, mut front: Self) {
-        if front.tail.is_null() {
-            return;
-        }
-        // SAFETY: the tail is in that list, so its link is ours.
-        unsafe { *(*front.tail).next.get() = self.head };
-        if self.tail.is_null() {
-            self.tail = front.tail;
-        }
-        self.head = mem::replace(&mut front.head, ptr::null());
-        front.tail = ptr::null();
-    }
-
-    pub(crate) fn pop(&mut self) -> Option<TaskRef> {
-        let first = NonNull::new(self.head.cast_mut())?;
-        // SAFETY: it is in this list, so its link is ours; its count moves from the list into the reference.
-        self.head = unsafe { mem::replace(&mut *first.as_ref().next.get(), ptr::null()) };
-        if self.head.is_null() {
-            self.tail = ptr::null();
-        }
-        Some(TaskRef(first))
-    }
-}
-
-impl Drop for TaskList {
-    fn drop(&mut self) {
-        while self.pop().is_some() {}
-    }
 }

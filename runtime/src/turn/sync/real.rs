@@ -24,9 +24,9 @@ pub(crate) fn pause(looks: u32) {
     const PATIENCE: u32 = SPINS + 64;
     const SLEEP: Duration = Duration::from_micros(50);
     match looks {
-        ..SPINS => hint::spin_loop(),
-        ..PATIENCE => thread::yield_now(),
-        _ => thread::sleep(SLEEP),
+        0..SPINS => hint::spin_loop(),
+        SPINS..PATIENCE => thread::yield_now(),
+        PATIENCE.. => thread::sleep(SLEEP),
     }
 }
 
