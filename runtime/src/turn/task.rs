@@ -102,6 +102,10 @@ pub(super) struct Told {
     pub(super) header: Header,
 }
 
+// Leaves 40 bytes of two cache lines for the method's future.
+#[cfg(all(not(quark_loom), target_pointer_width = "64"))]
+const _: () = assert!(size_of::<Told>() <= 88);
+
 /// What a call's block begins with, as far as it does not depend on the reply's type.
 #[repr(C)]
 pub(super) struct Heard {
