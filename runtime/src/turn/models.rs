@@ -317,7 +317,7 @@ fn an_actor_that_nobody_wants_alone_any_more_is_shared_inline_again() {
 }
 
 #[test]
-fn a_one_way_message_that_waits_keeps_those_behind_it_in_their_order() {
+fn a_one_way_message_that_waits_is_handed_over_and_those_behind_it_kept() {
     explore(TWO, || {
         let stage = Stage::new();
         let door = Arc::<Door>::default();
