@@ -31,6 +31,7 @@ pub mod reminders;
 pub mod streams;
 
 use std::future::Future;
+use std::time::Duration;
 
 use quark_base::Timestamp;
 use quark_runtime::store::{
@@ -172,6 +173,8 @@ const TYPE: &str = "conformance.actor";
 const SLOT: &str = "state";
 const JOURNAL: &str = "journal";
 const NOW: Timestamp = Timestamp::VIRTUAL_ORIGIN;
+/// How long a case waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 fn actor(key: &str) -> Address {
     Address::new(TYPE, key)

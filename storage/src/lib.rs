@@ -3,14 +3,25 @@
 //! What belongs here: implementations of the runtime's store ports, and the suite that each of them passes. What does
 //! not: what is kept, in which format, and when.
 //!
+//! - [`Stores`], [`open`]: from an address ([`StoreUrl`]) to a store
 //! - [`memory()`]: in this process, the reference of the others
+//! - `sqlite`, `postgres`: in a file, in a PostgreSQL. `batch` decides for both which commits of a batch go through
 //! - [`conformance`]: what every store must do, as tests that run against any implementation
 
+mod batch;
 pub mod conformance;
 mod fence;
+mod health;
 mod memory;
+mod sql;
+mod sqlite;
+mod stores;
+mod url;
 
 pub use memory::memory;
+pub use sqlite::SqliteSettings;
+pub use stores::{OpenError, Stores, open};
+pub use url::{StoreUrl, StoreUrlError};
 
 use quark_runtime::store::{FeedPosition, Group, StoreError};
 

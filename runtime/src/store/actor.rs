@@ -52,7 +52,8 @@ pub trait ActorStore: Send + Sync + 'static {
     /// Reads the events of all journals of this name of an actor type, at most `limit` of them, for projections.
     ///
     /// Each event comes after those before it in its journal. Between journals the order is the store's, and the same
-    /// at each reading. An event is never skipped because its commit ended later than another's.
+    /// at each reading. An event is never skipped because its commit ended later than another's; to keep to that, a
+    /// store may show an event only some time after its commit was answered.
     fn feed<'a>(
         &'a self,
         actor_type: &'a str,

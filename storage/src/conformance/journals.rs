@@ -6,7 +6,8 @@ use quark_base::Timestamp;
 use quark_runtime::store::{Append, Conflict, FeedEvent, FeedPosition, Snapshot, Store};
 
 use super::{
-    Activation, Fixture, JOURNAL, NOW, TYPE, actor, append, commit, conflict, json, load, load_named,
+    Activation, Fixture, JOURNAL, NOW, PATIENCE, TYPE, actor, append, commit, conflict, json, load,
+    load_named,
 };
 
 /// Numbers, times and values.
@@ -117,18 +118,31 @@ pub async fn journals_of_an_actor_are_apart<F: Fixture>() {
     assert_eq!(events.iter().map(|event| &event.value).collect::<Vec<_>>(), [&json("y1"), &json("y2")]);
 }
 
-/// Reads the feed from `after` on, page by page, until there is nothing more.
-async fn read_feed(store: &Store, journal: &str, after: &mut FeedPosition, limit: usize) -> Vec<FeedEvent> {
+/// Reads the feed from `after` on, page by page, until it has `count` events or more. A store may show an event only
+/// when transactions that began before its commit have ended, also foreign ones.
+async fn read_feed(
+    store: &Store,
+    journal: &str,
+    after: &mut FeedPosition,
+    limit: usize,
+    count: usize,
+) -> Vec<FeedEvent> {
     let mut all = Vec::new();
-    loop {
-        let page = store.actors.feed(TYPE, journal, after, limit).await.expect("a feed");
-        assert!(page.events.len() <= limit, "{} events in a page of {limit}", page.events.len());
-        *after = page.next;
-        if page.events.is_empty() {
-            return all;
+    let read = async {
+        loop {
+            let page = store.actors.feed(TYPE, journal, after, limit).await.expect("a feed");
+            assert!(page.events.len() <= limit, "{} events in a page of {limit}", page.events.len());
+            *after = page.next;
+            if page.events.is_empty() && all.len() >= count {
+                return;
+            }
+            all.extend(page.events);
+            tokio::task::yield_now().await;
         }
-        all.extend(page.events);
-    }
+    };
+    let in_time = tokio::time::timeout(PATIENCE, read).await.is_ok();
+    assert!(in_time, "only {} of {count} events came", all.len());
+    all
 }
 
 /// All actors of the type and that journal, and no others.
@@ -141,14 +155,14 @@ pub async fn a_feed_has_the_events_of_all_actors_of_its_type<F: Fixture>() {
         whole.appends.push(append("another journal", 0, &["no"]));
         commit(&store, &whole).await;
     }
-    let feed = read_feed(&store, JOURNAL, &mut FeedPosition::default(), 100).await;
+    let feed = read_feed(&store, JOURNAL, &mut FeedPosition::default(), 100, 2).await;
     let mut seen: Vec<_> =
         feed.iter().map(|event| (event.actor.clone(), event.event.value.clone())).collect();
     seen.sort_by_key(|(address, _)| address.clone());
     let expected = ["a", "b"].map(|key| (actor(key), json(&format!("{TYPE} {key}"))));
     assert_eq!(seen, expected);
     assert_eq!((feed[0].event.sequence, feed[0].event.time), (1, NOW));
-    assert!(read_feed(&store, "none", &mut FeedPosition::default(), 100).await.is_empty());
+    assert!(read_feed(&store, "none", &mut FeedPosition::default(), 100, 0).await.is_empty());
 }
 
 /// No page is longer than asked for, and together they have each event once.
@@ -162,7 +176,7 @@ pub async fn a_feed_is_read_in_pages<F: Fixture>() {
         commit(&store, &whole).await;
     }
     for limit in [1, 2, 7, 1000] {
-        let feed = read_feed(&store, JOURNAL, &mut FeedPosition::default(), limit).await;
+        let feed = read_feed(&store, JOURNAL, &mut FeedPosition::default(), limit, 30).await;
         let distinct: HashSet<_> =
             feed.iter().map(|event| (event.actor.clone(), event.event.sequence)).collect();
         assert_eq!((feed.len(), distinct.len()), (30, 30), "in pages of {limit}");
@@ -175,17 +189,17 @@ pub async fn a_feed_goes_on_where_it_was_left<F: Fixture>() {
     let store = fixture.open().await;
     let mut activation = Activation::load(&store, actor("a"), 1).await;
     let mut position = FeedPosition::default();
-    assert!(read_feed(&store, JOURNAL, &mut position, 10).await.is_empty());
+    assert!(read_feed(&store, JOURNAL, &mut position, 10, 0).await.is_empty());
     for round in 0..5 {
         commit(&store, &activation.next_event(round, &round.to_string())).await;
         let other = fixture.open().await;
-        let news = read_feed(&other, JOURNAL, &mut position, 10).await;
+        let news = read_feed(&other, JOURNAL, &mut position, 10, 1).await;
         assert_eq!(news.iter().map(|event| event.event.sequence).collect::<Vec<_>>(), [round + 1]);
-        assert!(read_feed(&store, JOURNAL, &mut position, 10).await.is_empty());
+        assert!(read_feed(&store, JOURNAL, &mut position, 10, 0).await.is_empty());
     }
     let mut whole = Vec::new();
     let mut begin = FeedPosition::default();
-    whole.extend(read_feed(&store, JOURNAL, &mut begin, 2).await);
+    whole.extend(read_feed(&store, JOURNAL, &mut begin, 2, 5).await);
     assert_eq!(whole.iter().map(|event| event.event.sequence).collect::<Vec<_>>(), [1, 2, 3, 4, 5]);
 }
 
@@ -204,17 +218,17 @@ pub async fn a_feed_keeps_the_order_of_each_journal<F: Fixture>() {
             commit(&store, &whole).await;
         }
     }
-    let first = read_feed(&store, JOURNAL, &mut FeedPosition::default(), 5).await;
+    let first = read_feed(&store, JOURNAL, &mut FeedPosition::default(), 5, 36).await;
     assert_in_order(&first);
     assert_eq!(first.len(), 36);
-    let second = read_feed(&store, JOURNAL, &mut FeedPosition::default(), 11).await;
+    let second = read_feed(&store, JOURNAL, &mut FeedPosition::default(), 11, 36).await;
     assert_eq!(first, second);
 }
 
 /// While 16 tasks commit, a reader follows: at the end it has seen every event, each once, and in order.
 pub async fn a_feed_skips_nothing_under_concurrent_commits<F: Fixture>() {
     const TASKS: usize = 16;
-    const ROUNDS: u64 = 25;
+    const ROUNDS: usize = 25;
     let fixture = F::set_up().await;
     let store = fixture.open().await;
     let tasks: Vec<_> = (0..TASKS)
@@ -222,7 +236,7 @@ pub async fn a_feed_skips_nothing_under_concurrent_commits<F: Fixture>() {
             let store = store.clone();
             tokio::spawn(async move {
                 let mut activation = Activation::load(&store, actor(&format!("busy {task}")), 1).await;
-                for round in 0..ROUNDS {
+                for round in 0..ROUNDS as u64 {
                     commit(&store, &activation.next_event(round, "event")).await;
                 }
             })
@@ -230,16 +244,15 @@ pub async fn a_feed_skips_nothing_under_concurrent_commits<F: Fixture>() {
         .collect();
     let mut position = FeedPosition::default();
     let mut seen = Vec::new();
-    let mut running = true;
-    while running {
-        // Asked before reading, so that the last reading comes after the last commit.
-        running = tasks.iter().any(|task| !task.is_finished());
-        seen.extend(read_feed(&store, JOURNAL, &mut position, 10).await);
+    while tasks.iter().any(|task| !task.is_finished()) {
+        seen.extend(read_feed(&store, JOURNAL, &mut position, 10, 0).await);
     }
+    let left = (TASKS * ROUNDS).saturating_sub(seen.len());
+    seen.extend(read_feed(&store, JOURNAL, &mut position, 10, left).await);
     for task in tasks {
         task.await.expect("no task fails");
     }
-    assert_eq!(seen.len() as u64, TASKS as u64 * ROUNDS);
+    assert_eq!(seen.len(), TASKS * ROUNDS);
     assert_in_order(&seen);
 }
 

@@ -9,13 +9,11 @@ use quark_runtime::store::{
     Delivered, Encoded, Group, NewItem, Position, ReadStart, Retention, Store, StoreError, StreamStore,
 };
 
-use super::{Fixture, NOW, json};
+use super::{Fixture, NOW, PATIENCE, json};
 
 const NAMESPACE: &str = "orders/ä:{x}";
 /// Longer than any case lasts: what was given does not come again.
 const LONG: Duration = Duration::from_secs(3600);
-/// How long a case waits for what must come.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Stream {
     store: Arc<dyn StreamStore>,
