@@ -13,12 +13,14 @@ pub mod conformance;
 mod fence;
 mod health;
 mod memory;
+mod postgres;
 mod sql;
 mod sqlite;
 mod stores;
 mod url;
 
 pub use memory::memory;
+pub use postgres::PostgresSettings;
 pub use sqlite::SqliteSettings;
 pub use stores::{OpenError, Stores, open};
 pub use url::{StoreUrl, StoreUrlError};

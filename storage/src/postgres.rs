@@ -1,1 +1,160 @@
-//! x
+//! A store in a PostgreSQL database.
+//!
+//! Commits that arrive together are written in one transaction by a few tasks ([`writer`]); an actor's commits all go
+//! through the same one and stay in order. Whatever the batch's size, it is a handful of statements with arrays. Rows
+//! of an actor change only under the lock of its row in `quark_actor`, also when another silo writes.
+//!
+//! The tables are in a schema of their own, brought up to date under a lock when a silo opens the store, so that several
+//! may start at once. There are no durable streams here: a log is what PostgreSQL is not made for.
+
+mod actors;
+mod columns;
+mod commits;
+mod error;
+mod reminders;
+mod settings;
+mod writer;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use quark_runtime::store::{Store, StoreError};
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, PgPool, SqlSafeStr as _};
+
+use crate::health::LastAnswer;
+use error::{Errors, Stage};
+use writer::Writer;
+
+pub use settings::PostgresSettings;
+
+/// How long a connection is waited for, a new one or one that somebody else uses. Three times the wait of TCP for a
+/// lost first packet.
+const ACQUIRE_MAX: Duration = Duration::from_secs(3);
+/// How long a statement or a whole batch may take, by our watch.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// The same by the server's, which then undoes it and frees its locks. Shorter, so that we hear of it.
+const STATEMENT_MAX: &str = "8s";
+/// How long another transaction's lock is waited for.
+const LOCK_MAX: &str = "4s";
+/// How long the server keeps a transaction of whose silo it hears nothing.
+const IDLE_MAX: &str = "15s";
+/// How long the tables' update may wait for another silo that does it.
+const MIGRATION_MAX: Duration = Duration::from_secs(60);
+
+/// What all parts of a PostgreSQL store share.
+struct Shared {
+    errors: Errors,
+    pool: PgPool,
+    writer: Writer,
+    health: Arc<LastAnswer>,
+}
+
+impl Shared {
+    /// Takes note of how an operation ended.
+    fn noted<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        self.health.note(&result);
+        result
+    }
+
+    /// Awaits a reading in bounded time, turns its error into ours, and takes note of it.
+    async fn read<T>(&self, reading: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
+        self.bounded(reading, Stage::Before).await
+    }
+
+    /// The same for a statement that writes.
+    async fn write<T>(&self, writing: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
+        self.bounded(writing, Stage::Sent).await
+    }
+
+    async fn bounded<T>(
+        &self,
+        operation: impl Future<Output = Result<T, sqlx::Error>>,
+        stage: Stage,
+    ) -> Result<T, StoreError> {
+        let result = match tokio::time::timeout(ANSWER_MAX, operation).await {
+            Ok(result) => result.map_err(|error| self.errors.store_error(error, stage)),
+            Err(_) => Err(self.errors.lost(stage, "no answer in time")),
+        };
+        self.noted(result)
+    }
+}
+
+/// Connects, and brings the tables up to date.
+pub(crate) async fn open(settings: &PostgresSettings) -> Result<Store, StoreError> {
+    let name: Arc<str> = settings.to_string().into();
+    let errors = Errors { store: name.clone() };
+    migrate(settings, &errors).await?;
+    let pool = PgPoolOptions::new()
+        .max_connections(settings.pool)
+        .acquire_timeout(ACQUIRE_MAX)
+        .connect_lazy_with(session(settings));
+    let health = Arc::new(LastAnswer::up());
+    let writer = Writer::start(&pool, &errors, settings.pool);
+    let shared = Arc::new(Shared { errors, pool, writer, health: health.clone() });
+    Ok(Store {
+        name,
+        actors: Arc::new(actors::Actors(shared.clone())),
+        reminders: Arc::new(reminders::Reminders(shared)),
+        streams: None,
+        health,
+    })
+}
+
+/// How our sessions are.
+fn session(settings: &PostgresSettings) -> PgConnectOptions {
+    settings.options.clone().options([
+        ("search_path", settings.schema.as_ref()),
+        ("statement_timeout", STATEMENT_MAX),
+        ("lock_timeout", LOCK_MAX),
+        ("idle_in_transaction_session_timeout", IDLE_MAX),
+        // Our statements look rows up by their keys. Without statistics of a table that has just been filled, the
+        // planner would rather read all of it.
+        ("enable_seqscan", "off"),
+        ("enable_hashjoin", "off"),
+        ("enable_mergejoin", "off"),
+    ])
+}
+
+/// Makes the schema and brings its tables up to date. Others who open the store at the same time wait.
+async fn migrate(settings: &PostgresSettings, errors: &Errors) -> Result<(), StoreError> {
+    let first = include_str!("../migrations/postgres/0001_stores.sql").into_sql_str();
+    let first = Migration::new(1, "stores".into(), MigrationType::Simple, first, false);
+    let mut migrator = Migrator::with_migrations(vec![first]);
+    migrator.dangerous_set_table_name("quark_migrations");
+    let options = settings.options.clone().options([("search_path", settings.schema.as_ref())]);
+    let connecting = tokio::time::timeout(ACQUIRE_MAX, options.connect());
+    let connection = connecting.await.map_err(|_| errors.unavailable("no connection in time"))?;
+    let mut connection = connection.map_err(|error| errors.store_error(error, Stage::Before))?;
+    let update = async {
+        make_schema(&mut connection, &settings.schema)
+            .await
+            .map_err(|error| errors.store_error(error, Stage::Before))?;
+        // `run` asks for a trait that the compiler cannot see to hold here (rust-lang/rust#100013). It takes an
+        // advisory lock of the database.
+        let updated = migrator.run_direct(None, &mut connection, false).await;
+        updated.map_err(|error| errors.migration_error(error))
+    };
+    let updated = tokio::time::timeout(MIGRATION_MAX, update).await;
+    updated.map_err(|_| errors.unavailable("another silo updates its tables"))??;
+    // The connection has done its work, whether or not it ends politely.
+    let _ = connection.close().await;
+    Ok(())
+}
+
+/// Makes the schema unless it is there, which needs a right that a user of an existing one may lack.
+async fn make_schema(connection: &mut PgConnection, schema: &str) -> Result<(), sqlx::Error> {
+    let is_there = "SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)";
+    if sqlx::query_scalar(is_there).bind(schema).fetch_one(&mut *connection).await? {
+        return Ok(());
+    }
+    // The name is letters, digits and underscores. Two who make it at once: one hears of a duplicate, and has it.
+    let make = AssertSqlSafe(format!("CREATE SCHEMA IF NOT EXISTS {schema}"));
+    match sqlx::raw_sql(make).execute(connection).await {
+        Err(sqlx::Error::Database(error)) if matches!(error.code().as_deref(), Some("23505" | "42P06")) => {
+            Ok(())
+        }
+        other => other.map(drop),
+    }
+}

@@ -9,7 +9,7 @@ use quark_runtime::store::{Store, StoreError};
 use tokio::sync::OnceCell;
 
 use crate::url::Place;
-use crate::{StoreUrl, memory, sqlite};
+use crate::{StoreUrl, memory, postgres, sqlite};
 
 /// Opens stores, and gives those who open the same address the same connections.
 ///
@@ -76,6 +76,7 @@ pub async fn open(url: &StoreUrl) -> Result<Store, OpenError> {
     match &url.0 {
         Place::Memory(_) => Ok(memory()),
         Place::Sqlite(settings) => Ok(sqlite::open(settings).await?),
+        Place::Postgres(settings) => Ok(postgres::open(settings).await?),
     }
 }
 

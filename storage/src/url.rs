@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::postgres::PostgresSettings;
 use crate::sqlite::SqliteSettings;
 
 /// Where a store is:
@@ -22,6 +23,7 @@ pub struct StoreUrl(pub(crate) Place);
 pub(crate) enum Place {
     Memory(Box<str>),
     Sqlite(SqliteSettings),
+    Postgres(Box<PostgresSettings>),
 }
 
 /// Why a text is no address of a store. It holds nothing of the text that may be secret.
@@ -87,6 +89,7 @@ impl FromStr for StoreUrl {
         Ok(Self(match scheme {
             "memory" => Place::Memory(rest.into()),
             "sqlite" => Place::Sqlite(SqliteSettings::parse(rest)?),
+            "postgres" | "postgresql" => Place::Postgres(Box::new(PostgresSettings::parse(text)?)),
             // Whatever stands before the colon could be a secret that lost its scheme; a word is none.
             _ if scheme.len() < 20 && scheme.bytes().all(|b| b.is_ascii_lowercase() || b == b'+') => {
                 return Err(StoreUrlError::UnknownScheme(scheme.into()));
@@ -101,6 +104,7 @@ impl fmt::Display for StoreUrl {
         match &self.0 {
             Place::Memory(name) => write!(f, "memory://{name}"),
             Place::Sqlite(settings) => settings.fmt(f),
+            Place::Postgres(settings) => settings.fmt(f),
         }
     }
 }

@@ -137,6 +137,7 @@ fn pending_message(row: &SqliteRow) -> PendingMessage {
 }
 
 /// Takes messages out of the outbox.
+#[expect(clippy::ptr_arg, reason = "the writer lends what it was given as it was given")]
 fn relayed<'c>(
     messages: &'c Vec<OutboxId>,
     connection: &'c mut SqliteConnection,

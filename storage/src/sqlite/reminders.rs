@@ -72,6 +72,7 @@ impl Reminders {
     }
 }
 
+#[expect(clippy::ptr_arg, reason = "the writer lends what it was given as it was given")]
 fn put<'c>(
     reminders: &'c Vec<ReminderRecord>,
     connection: &'c mut SqliteConnection,
@@ -107,6 +108,7 @@ fn remove<'c>(
     .boxed()
 }
 
+#[expect(clippy::ptr_arg, reason = "the writer lends what it was given as it was given")]
 fn advance<'c>(
     moves: &'c Vec<Advance>,
     connection: &'c mut SqliteConnection,

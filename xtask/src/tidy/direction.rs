@@ -9,6 +9,9 @@ use super::Violation;
 const BELOW_RUNTIME: &[&str] = &["quark-base", "quark-devices", "quark-placement", "quark-predictive"];
 const BESIDE_EACH_OTHER: &[&str] =
     &["quark-base", "quark-devices", "quark-placement", "quark-predictive", "quark-runtime"];
+/// The real servers that the stores are tested with stand on nothing.
+const STORES: &[&str] =
+    &["quark-base", "quark-devices", "quark-placement", "quark-predictive", "quark-runtime", "quark-servers"];
 const BELOW_GRID: &[&str] = &[
     "quark-base",
     "quark-devices",
@@ -29,7 +32,8 @@ const HOUSE: &[(&str, &str, &[&str])] = &[
     ("quark-predictive", "predictive", &["quark-base", "quark-devices"]),
     ("quark-runtime", "runtime", BELOW_RUNTIME),
     ("quark-net", "net", BESIDE_EACH_OTHER),
-    ("quark-storage", "storage", BESIDE_EACH_OTHER),
+    ("quark-storage", "storage", STORES),
+    ("quark-servers", "servers", &[]),
     ("quark-profiling", "profiling", BESIDE_EACH_OTHER),
     ("quark-macros", "macros", &[]),
     ("quark-grid", "grid", BELOW_GRID),
@@ -37,10 +41,14 @@ const HOUSE: &[(&str, &str, &[&str])] = &[
     ("quark-vision", "examples/vision", &["quark-grid", "quark-testkit"]),
     ("quark-hello", "examples/hello", &["quark-grid", "quark-testkit"]),
     ("quark-cli", "cli", &["quark-grid", "quark-vision", "quark-hello"]),
-    ("quark-bench", "bench", &["quark-grid", "quark-testkit"]),
-    ("quark-tests", "tests", &["quark-grid", "quark-testkit", "quark-vision", "quark-hello"]),
+    ("quark-bench", "bench", &["quark-grid", "quark-testkit", "quark-storage", "quark-servers"]),
+    (
+        "quark-tests",
+        "tests",
+        &["quark-grid", "quark-testkit", "quark-vision", "quark-hello", "quark-servers"],
+    ),
     ("quark-fuzz", "fuzz", &["quark-grid", "quark-testkit"]),
-    ("xtask", "xtask", &[]),
+    ("xtask", "xtask", &["quark-servers"]),
 ];
 
 /// Packages of deciding code, which runs on no runtime. Their sources are checked for more by the rule `pure`.

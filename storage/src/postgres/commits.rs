@@ -1,0 +1,263 @@
+//! A batch of commits as a few statements: what it asks, and what it writes.
+
+use quark_runtime::store::{Address, Commit, Epoch, StoreError};
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row as _};
+
+use super::columns::{Values, addresses, etag};
+use super::error::{Errors, Stage};
+use crate::batch::{ActorRow, Answers, Questions, Writes};
+use crate::fence::Last;
+use crate::sql::{int, time, unsigned};
+
+/// How a batch went, within its transaction.
+pub(super) enum Batch {
+    /// Everything is written that will be; the answers hold once it is committed.
+    Written(Vec<Result<(), StoreError>>),
+    /// Somebody else was in between. Rolled back, and done again, it will see what they did.
+    Again,
+}
+
+/// Decides the commits and writes those that go through, within the open transaction.
+pub(super) async fn run(
+    connection: &mut PgConnection,
+    commits: &[&Commit],
+    errors: &Errors,
+) -> Result<Batch, StoreError> {
+    let questions = Questions::of(commits.iter().copied());
+    let failed = |error| errors.store_error(error, Stage::Before);
+    let Some(answers) = ask(connection, &questions).await.map_err(failed)? else { return Ok(Batch::Again) };
+    let (results, writes) = questions.decide(commits.iter().copied(), answers, &errors.store);
+    match write(connection, &writes).await.map_err(failed)? {
+        true => Ok(Batch::Written(results)),
+        false => Ok(Batch::Again),
+    }
+}
+
+/// Locks the actors and asks what the batch needs to know; `None` if an event of a younger transaction is there, after
+/// which ours cannot come in the feed.
+async fn ask(
+    connection: &mut PgConnection,
+    questions: &Questions<'_>,
+) -> Result<Option<Answers>, sqlx::Error> {
+    let mut answers = Answers::none(questions);
+    let (types, keys) = addresses(questions.actors.iter().copied());
+    // In the order of the keys, so that two batches never wait for each other in a circle.
+    let rows = sqlx::query(
+        "SELECT w.i, a.epoch, a.sequence FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w (t, k, i) \
+         JOIN quark_actor a ON a.actor_type = w.t AND a.actor_key = w.k \
+         ORDER BY a.actor_type, a.actor_key FOR UPDATE OF a",
+    );
+    for row in rows.bind(types).bind(keys).fetch_all(&mut *connection).await? {
+        let last = Last { epoch: Epoch(unsigned(row.get(1))), sequence: unsigned(row.get(2)) };
+        answers.actors[place(&row)] = Some(last);
+    }
+    // From here on each statement sees what was committed before the locks were had.
+    let slots = "SELECT w.i, s.epoch, s.sequence \
+                 FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS w (t, k, n, i) \
+                 JOIN quark_state s ON s.actor_type = w.t AND s.actor_key = w.k AND s.name = w.n";
+    for row in ask_named(connection, slots, questions.slots.iter().copied()).await? {
+        answers.slots[place(&row)] = Some(etag(&row, 1));
+    }
+    let journals = "SELECT w.i, j.last, j.txid > pg_current_xact_id()::text::bigint \
+                    FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS w (t, k, n, i) \
+                    JOIN quark_journal j ON j.actor_type = w.t AND j.actor_key = w.k AND j.journal = w.n";
+    for row in ask_named(connection, journals, questions.journals.iter().copied()).await? {
+        if row.get(2) {
+            return Ok(None);
+        }
+        answers.journals[place(&row)] = unsigned(row.get(1));
+    }
+    let inbox = "SELECT w.i FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS w (t, k, n, i) \
+                 JOIN quark_inbox b ON b.actor_type = w.t AND b.actor_key = w.k AND b.message = w.n";
+    let messages = questions.inbox.iter().map(|(actor, message)| (*actor, message.as_str()));
+    for row in ask_named(connection, inbox, messages).await? {
+        answers.inbox[place(&row)] = true;
+    }
+    Ok(Some(answers))
+}
+
+/// Asks about things that have an actor and a name.
+async fn ask_named<'a>(
+    connection: &mut PgConnection,
+    statement: &'static str,
+    things: impl ExactSizeIterator<Item = (&'a Address, &'a str)>,
+) -> Result<Vec<PgRow>, sqlx::Error> {
+    if things.len() == 0 {
+        return Ok(Vec::new());
+    }
+    let (actors, names): (Vec<&Address>, Vec<&str>) = things.unzip();
+    let (types, keys) = addresses(actors);
+    sqlx::query(statement).bind(types).bind(keys).bind(names).fetch_all(connection).await
+}
+
+/// Which question a row answers. They are numbered from 1.
+fn place(row: &PgRow) -> usize {
+    usize::try_from(row.get::<i64, _>(0) - 1).unwrap_or(usize::MAX)
+}
+
+/// Writes the rows; false if another transaction has made an actor that was not there when we asked.
+async fn write(connection: &mut PgConnection, writes: &Writes<'_>) -> Result<bool, sqlx::Error> {
+    if !write_actors(connection, writes).await? {
+        return Ok(false);
+    }
+    if !writes.slots.is_empty() {
+        let rows = &writes.slots;
+        let (types, keys) = addresses(rows.iter().map(|row| row.actor));
+        let names: Vec<&str> = rows.iter().map(|row| row.name).collect();
+        let (epochs, sequences) = etags(rows.iter().map(|row| (row.etag.epoch, row.etag.sequence)));
+        let values = Values::of(rows.iter().map(|row| row.value));
+        let query = sqlx::query(
+            "INSERT INTO quark_state (actor_type, actor_key, name, epoch, sequence, format, version, value_text, value) \
+             SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], \
+             $6::text[], $7::bigint[], $8::text[], $9::bytea[]) \
+             ON CONFLICT (actor_type, actor_key, name) DO UPDATE SET epoch = excluded.epoch, \
+             sequence = excluded.sequence, format = excluded.format, version = excluded.version, \
+             value_text = excluded.value_text, value = excluded.value",
+        );
+        let query = query.bind(types).bind(keys).bind(names).bind(epochs).bind(sequences);
+        let query = query.bind(values.formats).bind(values.versions).bind(values.texts).bind(values.bytes);
+        query.execute(&mut *connection).await?;
+    }
+    if !writes.cleared.is_empty() {
+        let (actors, names): (Vec<&Address>, Vec<&str>) = writes.cleared.iter().copied().unzip();
+        let (types, keys) = addresses(actors);
+        let query = sqlx::query(
+            "DELETE FROM quark_state s USING unnest($1::text[], $2::text[], $3::text[]) AS w (t, k, n) \
+             WHERE s.actor_type = w.t AND s.actor_key = w.k AND s.name = w.n",
+        );
+        query.bind(types).bind(keys).bind(names).execute(&mut *connection).await?;
+    }
+    write_journals(connection, writes).await?;
+    write_messages(connection, writes).await?;
+    Ok(true)
+}
+
+async fn write_actors(connection: &mut PgConnection, writes: &Writes<'_>) -> Result<bool, sqlx::Error> {
+    let (mut new, old): (Vec<&ActorRow<'_>>, Vec<&ActorRow<'_>>) =
+        writes.actors.iter().partition(|row| row.is_new);
+    let arrays = |rows: &[&ActorRow<'_>]| etags(rows.iter().map(|row| (row.last.epoch, row.last.sequence)));
+    if !old.is_empty() {
+        let (types, keys) = addresses(old.iter().map(|row| row.actor));
+        let (epochs, sequences) = arrays(&old);
+        let query = sqlx::query(
+            "UPDATE quark_actor a SET epoch = w.e, sequence = w.s \
+             FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS w (t, k, e, s) \
+             WHERE a.actor_type = w.t AND a.actor_key = w.k",
+        );
+        query.bind(types).bind(keys).bind(epochs).bind(sequences).execute(&mut *connection).await?;
+    }
+    if !new.is_empty() {
+        // In the order of the keys, as for the locks.
+        new.sort_by_key(|row| row.actor);
+        let (types, keys) = addresses(new.iter().map(|row| row.actor));
+        let (epochs, sequences) = arrays(&new);
+        let query = sqlx::query(
+            "INSERT INTO quark_actor (actor_type, actor_key, epoch, sequence) \
+             SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) ON CONFLICT DO NOTHING",
+        );
+        let done =
+            query.bind(types).bind(keys).bind(epochs).bind(sequences).execute(&mut *connection).await?;
+        return Ok(done.rows_affected() == new.len() as u64);
+    }
+    Ok(true)
+}
+
+async fn write_journals(connection: &mut PgConnection, writes: &Writes<'_>) -> Result<(), sqlx::Error> {
+    if writes.journals.is_empty() {
+        return Ok(());
+    }
+    let rows = &writes.journals;
+    let (types, keys) = addresses(rows.iter().map(|row| row.actor));
+    let names: Vec<&str> = rows.iter().map(|row| row.journal).collect();
+    let lasts: Vec<i64> = rows.iter().map(|row| int(row.last)).collect();
+    let snapshots: Vec<Option<i64>> = rows.iter().map(|row| row.snapshot.map(|(at, _)| int(at))).collect();
+    let with_snapshot = || rows.iter().map(|row| row.snapshot.map(|(_, value)| value));
+    let formats: Vec<Option<&str>> =
+        with_snapshot().map(|value| value.map(|value| value.format.as_ref())).collect();
+    let versions: Vec<Option<i64>> =
+        with_snapshot().map(|value| value.map(|value| i64::from(value.version))).collect();
+    let texts: Vec<Option<&str>> = with_snapshot().map(|value| value.and_then(crate::sql::as_text)).collect();
+    let bytes: Vec<Option<&[u8]>> = with_snapshot()
+        .map(|value| {
+            value.filter(|value| crate::sql::as_text(value).is_none()).map(|value| value.bytes.as_slice())
+        })
+        .collect();
+    // A new snapshot takes the place of the old one as a whole: of text and bytes one is null.
+    let query = sqlx::query(
+        "INSERT INTO quark_journal AS j (actor_type, actor_key, journal, last, snapshot_sequence, \
+         snapshot_format, snapshot_version, snapshot_text, snapshot, txid) \
+         SELECT *, pg_current_xact_id()::text::bigint FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], \
+         $5::bigint[], $6::text[], $7::bigint[], $8::text[], $9::bytea[]) \
+         ON CONFLICT (actor_type, actor_key, journal) DO UPDATE SET last = excluded.last, txid = excluded.txid, \
+         (snapshot_sequence, snapshot_format, snapshot_version, snapshot_text, snapshot) = ( \
+         SELECT CASE WHEN n THEN excluded.snapshot_sequence ELSE j.snapshot_sequence END, \
+         CASE WHEN n THEN excluded.snapshot_format ELSE j.snapshot_format END, \
+         CASE WHEN n THEN excluded.snapshot_version ELSE j.snapshot_version END, \
+         CASE WHEN n THEN excluded.snapshot_text ELSE j.snapshot_text END, \
+         CASE WHEN n THEN excluded.snapshot ELSE j.snapshot END \
+         FROM (SELECT excluded.snapshot_sequence IS NOT NULL AS n) AS new)",
+    );
+    let query = query.bind(types).bind(keys).bind(names).bind(lasts).bind(snapshots);
+    query.bind(formats).bind(versions).bind(texts).bind(bytes).execute(&mut *connection).await?;
+
+    let rows = &writes.events;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let (types, keys) = addresses(rows.iter().map(|row| row.actor));
+    let names: Vec<&str> = rows.iter().map(|row| row.journal).collect();
+    let sequences: Vec<i64> = rows.iter().map(|row| int(row.sequence)).collect();
+    let times: Vec<i64> = rows.iter().map(|row| time(row.time)).collect();
+    let values = Values::of(rows.iter().map(|row| row.value));
+    let query = sqlx::query(
+        "INSERT INTO quark_event \
+         (actor_type, actor_key, journal, sequence, time, format, version, value_text, value) \
+         SELECT t, k, j, s, at, f, v, x, b FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], \
+         $5::bigint[], $6::text[], $7::bigint[], $8::text[], $9::bytea[]) \
+         WITH ORDINALITY AS w (t, k, j, s, at, f, v, x, b, i) ORDER BY i",
+    );
+    let query = query.bind(types).bind(keys).bind(names).bind(sequences).bind(times);
+    let query = query.bind(values.formats).bind(values.versions).bind(values.texts).bind(values.bytes);
+    query.execute(connection).await.map(drop)
+}
+
+async fn write_messages(connection: &mut PgConnection, writes: &Writes<'_>) -> Result<(), sqlx::Error> {
+    if !writes.outbox.is_empty() {
+        let rows = &writes.outbox;
+        let (types, keys) = addresses(rows.iter().map(|row| row.from));
+        let (epochs, sequences) = etags(rows.iter().map(|row| (row.commit.epoch, row.commit.sequence)));
+        let indices: Vec<i64> = rows.iter().map(|row| i64::from(row.index)).collect();
+        let times: Vec<i64> = rows.iter().map(|row| time(row.time)).collect();
+        let (to_types, to_keys) = addresses(rows.iter().map(|row| &row.message.to));
+        let methods: Vec<&str> = rows.iter().map(|row| row.message.method.as_ref()).collect();
+        let values = Values::of(rows.iter().map(|row| &row.message.body));
+        let query = sqlx::query(
+            "INSERT INTO quark_outbox (actor_type, actor_key, epoch, sequence, message_index, time, \
+             to_type, to_key, method, format, version, value_text, value) \
+             SELECT t, k, e, s, m, at, tt, tk, d, f, v, x, b FROM unnest($1::text[], $2::text[], $3::bigint[], \
+             $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], $8::text[], $9::text[], $10::text[], \
+             $11::bigint[], $12::text[], $13::bytea[]) \
+             WITH ORDINALITY AS w (t, k, e, s, m, at, tt, tk, d, f, v, x, b, i) ORDER BY i",
+        );
+        let query = query.bind(types).bind(keys).bind(epochs).bind(sequences).bind(indices).bind(times);
+        let query = query.bind(to_types).bind(to_keys).bind(methods);
+        let query = query.bind(values.formats).bind(values.versions).bind(values.texts).bind(values.bytes);
+        query.execute(&mut *connection).await?;
+    }
+    if !writes.inbox.is_empty() {
+        let (types, keys) = addresses(writes.inbox.iter().map(|(actor, _, _)| *actor));
+        let messages: Vec<&str> = writes.inbox.iter().map(|(_, message, _)| message.as_str()).collect();
+        let times: Vec<i64> = writes.inbox.iter().map(|(_, _, at)| time(*at)).collect();
+        let query = sqlx::query(
+            "INSERT INTO quark_inbox (actor_type, actor_key, message, time) \
+             SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[])",
+        );
+        query.bind(types).bind(keys).bind(messages).bind(times).execute(connection).await?;
+    }
+    Ok(())
+}
+
+fn etags(etags: impl Iterator<Item = (Epoch, u64)>) -> (Vec<i64>, Vec<i64>) {
+    etags.map(|(epoch, sequence)| (int(epoch.0), int(sequence))).unzip()
+}

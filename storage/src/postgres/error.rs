@@ -1,0 +1,85 @@
+//! What PostgreSQL's errors mean to those who use a store.
+//! Codes: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
+
+use std::sync::Arc;
+
+use quark_runtime::store::StoreError;
+use sqlx::migrate::MigrateError;
+
+/// When an error came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Nothing was to be written, or it is within a transaction whose end was not sent: nothing is written.
+    Before,
+    /// What was sent may have been done.
+    Sent,
+}
+
+/// Makes a store's errors.
+#[derive(Clone)]
+pub(super) struct Errors {
+    pub(super) store: Arc<str>,
+}
+
+impl Errors {
+    pub(super) fn store_error(&self, error: sqlx::Error, stage: Stage) -> StoreError {
+        let store = self.store.clone();
+        let database = match error {
+            sqlx::Error::Database(database) => database,
+            sqlx::Error::PoolTimedOut => return self.unavailable("no connection could be had in time"),
+            sqlx::Error::PoolClosed => return self.unavailable("it was closed"),
+            error @ (sqlx::Error::Io(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed) => {
+                return self.lost(stage, &error.to_string());
+            }
+            sqlx::Error::Tls(cause) => return self.unavailable(&format!("TLS: {cause}")),
+            other => return StoreError::Unexpected { store, cause: other.to_string().into() },
+        };
+        let cause: Box<str> = database.message().into();
+        match database.code().as_deref().unwrap_or("") {
+            // read_only_sql_transaction
+            "25006" => StoreError::ReadOnly { store, cause },
+            // disk_full, out_of_memory
+            "53100" | "53200" => StoreError::Full { store, cause },
+            // invalid_authorization_specification, invalid_password, invalid_catalog_name, insufficient_privilege
+            "28000" | "28P01" | "3D000" | "42501" => StoreError::Denied { store, cause },
+            // data_corrupted, index_corrupted
+            "XX001" | "XX002" => StoreError::Corrupt { store, cause },
+            // query_canceled (statement_timeout), lock_not_available, serialization_failure, deadlock_detected: the
+            // server says that it has undone the transaction.
+            "57014" | "55P03" | "40001" | "40P01" => StoreError::Unavailable { store, cause },
+            // statement_completion_unknown
+            "40003" => StoreError::Unknown { store, cause },
+            // Connection exceptions, insufficient resources, operator intervention (shutdown), system errors.
+            code if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
+                self.lost(stage, &cause)
+            }
+            _ => StoreError::Unexpected { store, cause },
+        }
+    }
+
+    /// The connection went away, or the server does.
+    pub(super) fn lost(&self, stage: Stage, cause: &str) -> StoreError {
+        let store = self.store.clone();
+        match stage {
+            Stage::Before => StoreError::Unavailable { store, cause: cause.into() },
+            Stage::Sent => StoreError::Unknown { store, cause: cause.into() },
+        }
+    }
+
+    pub(super) fn unavailable(&self, cause: &str) -> StoreError {
+        StoreError::Unavailable { store: self.store.clone(), cause: cause.into() }
+    }
+
+    pub(super) fn migration_error(&self, error: MigrateError) -> StoreError {
+        match error {
+            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
+                self.store_error(error, Stage::Before)
+            }
+            MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => StoreError::Unexpected {
+                store: self.store.clone(),
+                cause: "its tables are those of another version of Quark".into(),
+            },
+            other => StoreError::Unexpected { store: self.store.clone(), cause: other.to_string().into() },
+        }
+    }
+}
