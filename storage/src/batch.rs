@@ -80,7 +80,8 @@ pub(crate) struct Writes<'a> {
 pub(crate) struct ActorRow<'a> {
     pub(crate) actor: &'a Address,
     pub(crate) last: Last,
-    /// Whether the database has nothing of it yet.
+    /// Whether the database has nothing of it yet. SQLite, with one writer, does not care.
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "nobody else needs it"))]
     pub(crate) is_new: bool,
 }
 

@@ -8,13 +8,24 @@
 //! - `sqlite`, `postgres`: in a file, in a PostgreSQL. `batch` decides for both which commits of a batch go through
 //! - [`conformance`]: what every store must do, as tests that run against any implementation
 
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod batch;
 pub mod conformance;
 mod fence;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod health;
 mod memory;
+#[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(not(feature = "postgres"))]
+#[path = "postgres_off.rs"]
+mod postgres;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+#[cfg(not(feature = "sqlite"))]
+#[path = "sqlite_off.rs"]
 mod sqlite;
 mod stores;
 mod url;

@@ -116,12 +116,13 @@ impl fmt::Debug for StoreUrl {
 }
 
 /// The settings that follow the `?` of an address: names and values, joined by `&`.
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 pub(crate) fn settings(query: &str) -> impl Iterator<Item = (&str, &str)> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "sqlite", feature = "postgres"))]
 mod tests {
     use super::*;
 

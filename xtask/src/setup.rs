@@ -6,17 +6,19 @@ use anyhow::bail;
 
 use crate::{host, shell};
 
-/// What the tests need beyond Rust and a C compiler: a software Vulkan driver for the wgpu path, and what the
-/// feature `hwloc` links. Neither is needed to build or run Quark.
-const PACKAGES: [&str; 4] = ["mesa-vulkan-drivers", "libhwloc-dev", "libudev-dev", "pkg-config"];
+/// What the tests need beyond Rust and a C compiler: a software Vulkan driver for the wgpu path, what the feature
+/// `hwloc` links, and the servers that stores are tested with. None is needed to build or run Quark.
+const PACKAGES: [&str; 6] =
+    ["mesa-vulkan-drivers", "libhwloc-dev", "libudev-dev", "pkg-config", "postgresql", "redis-server"];
+
+/// The same for those who have no apt-get.
+const OTHERWISE: &str = "install a Vulkan driver (Mesa's llvmpipe will do), hwloc, libudev and pkg-config with their \
+                         headers, PostgreSQL and Redis";
 
 /// `cargo xtask setup`.
 pub(crate) fn run() -> anyhow::Result<()> {
     if !host::is_debian() {
-        bail!(
-            "this is no Debian or Ubuntu; install a Vulkan driver (Mesa's llvmpipe will do), and hwloc, libudev \
-             and pkg-config with their headers"
-        );
+        bail!("this is no Debian or Ubuntu; {OTHERWISE}");
     }
     let missing = missing_packages();
     if missing.is_empty() {
@@ -48,8 +50,7 @@ pub(crate) fn advice() -> String {
         let missing = missing_packages();
         line_to_type(if missing.is_empty() { &PACKAGES } else { &missing })
     } else {
-        "install a Vulkan driver (Mesa's llvmpipe will do), hwloc, libudev and pkg-config with their headers"
-            .into()
+        OTHERWISE.into()
     }
 }
 

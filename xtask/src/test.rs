@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, bail};
+use quark_servers::{Server, StartError};
 
 use crate::{host, proofs, setup, shell};
 
@@ -32,10 +33,12 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     }
     let runner = runner(root);
     let runtime_dir = runtime_dir(root)?;
+    let servers = servers();
     let with_env = |mut command: Command| {
         if let Some(folder) = &runtime_dir {
             command.env("XDG_RUNTIME_DIR", folder);
         }
+        command.envs(servers.iter().map(|(variable, server)| (*variable, server.address())));
         command
     };
 
@@ -58,6 +61,23 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
         eprintln!("!!! To run its tests: {}\n", setup::advice());
     }
     shell::must(&mut with_env(main_run(root, runner, &["--workspace"], vulkan)))
+}
+
+/// The servers that tests share, by the variable that names each to them; those that the environment names already are
+/// left to it. Without one, each test that needs it fails and says what to install.
+fn servers() -> Vec<(&'static str, Server)> {
+    let start: [(&str, fn(&[&str]) -> Result<Server, StartError>); 2] = [
+        (quark_servers::POSTGRES_VARIABLE, quark_servers::local::postgres),
+        (quark_servers::REDIS_VARIABLE, quark_servers::local::redis),
+    ];
+    let mut servers = Vec::new();
+    for (variable, start) in start.into_iter().filter(|(variable, _)| std::env::var_os(variable).is_none()) {
+        match start(&[]) {
+            Ok(server) => servers.push((variable, server)),
+            Err(error) => eprintln!("xtask: {error}"),
+        }
+    }
+    servers
 }
 
 /// CI systems set `CI=true`; some write 1.

@@ -108,7 +108,6 @@ fn remove<'c>(
     .boxed()
 }
 
-#[expect(clippy::ptr_arg, reason = "the writer lends what it was given as it was given")]
 fn advance<'c>(
     moves: &'c Vec<Advance>,
     connection: &'c mut SqliteConnection,
