@@ -36,6 +36,7 @@ enum Kind {
     /// Somebody else's.
     Given,
     Local(local::Process),
+    #[cfg_attr(not(feature = "containers"), expect(dead_code, reason = "there is no such value then"))]
     Container(Box<containers::Container>),
 }
 

@@ -66,7 +66,8 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
 /// The servers that tests share, by the variable that names each to them; those that the environment names already are
 /// left to it. Without one, each test that needs it fails and says what to install.
 fn servers() -> Vec<(&'static str, Server)> {
-    let start: [(&str, fn(&[&str]) -> Result<Server, StartError>); 2] = [
+    type Start = fn(&[&str]) -> Result<Server, StartError>;
+    let start: [(&str, Start); 2] = [
         (quark_servers::POSTGRES_VARIABLE, quark_servers::local::postgres),
         (quark_servers::REDIS_VARIABLE, quark_servers::local::redis),
     ];
