@@ -4,6 +4,7 @@
 //!
 //! - [`mod@test`]: all tests, with what they need; [`ci`]: what a change must pass
 //! - [`tidy`]: dependency direction, file sizes, bans
+//! - [`crash_test`]: kills a process that writes to a store, and looks for what it acknowledged
 //! - [`setup`]: installs what tests need on Debian and Ubuntu
 //! - [`gpu_check`]: one binary to carry to a machine with an NVIDIA GPU, and its results
 //! - [`proofs`]: the turn engine under loom, AddressSanitizer and Miri
@@ -16,6 +17,7 @@
 )]
 
 mod ci;
+mod crash_test;
 mod gpu_check;
 mod host;
 mod proofs;
@@ -63,6 +65,8 @@ enum Task {
     Asan,
     /// Runs the turn engine's unit tests under Miri; needs a nightly compiler with its sources
     Miri,
+    /// Kills a process that writes to a store, again and again, and looks for what it had acknowledged
+    CrashTest(crash_test::CrashTestArgs),
     /// Builds the one binary that checks a machine with an NVIDIA GPU, and runs it where there is one
     GpuCheck(gpu_check::GpuCheckArgs),
 }
@@ -94,6 +98,7 @@ fn run(task: Task) -> anyhow::Result<()> {
         Task::Loom { preemptions } => proofs::loom(&root, preemptions),
         Task::Asan => proofs::asan(&root),
         Task::Miri => proofs::miri(&root),
+        Task::CrashTest(args) => crash_test::run(&root, &args),
         Task::GpuCheck(args) => gpu_check::run(&root, &args),
     }
 }

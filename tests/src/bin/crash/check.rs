@@ -1,0 +1,78 @@
+//! What must be there after a kill.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use quark::prelude::*;
+
+use crate::actors::{Account, Totals};
+use crate::{Acknowledged, Options, worker};
+
+/// How long messages may take to arrive.
+const DELIVERY_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long the checking silo gets to end.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(10);
+
+/// What was found.
+pub(crate) struct Found {
+    hits: u64,
+    events: u64,
+    messages: u64,
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { hits, events, messages } = self;
+        write!(f, "{hits} hits, {events} events, {messages} messages")
+    }
+}
+
+/// Reads the store through a silo of its own.
+pub(crate) async fn check(options: &Options, seed: u64, acknowledged: &Acknowledged) -> Result<Found> {
+    let (silo, store) = worker::silo(options).await?;
+    let begun = Instant::now();
+    while !store.actors.outbox(1).await?.is_empty() {
+        if begun.elapsed() > DELIVERY_LIMIT {
+            return Err(wrong(seed, "messages were still in their outboxes after a minute"));
+        }
+        tokio::time::sleep(ms(5)).await;
+    }
+    let mut all = Vec::new();
+    for actor in 0..options.actors {
+        all.push(silo.grid().actor::<Account>(options.key(actor)).totals().await?);
+    }
+    let mut found = Found { hits: 0, events: 0, messages: 0 };
+    for (key, totals) in (0..).zip(&all) {
+        let Totals { hits, events, misplaced, sent, received } = *totals;
+        for (kind, stored) in [("hit", hits), ("log", events), ("send", sent)] {
+            let said = acknowledged.get(&(kind.to_owned(), key)).copied().unwrap_or_default();
+            if stored < said {
+                return Err(wrong(
+                    seed,
+                    &format!("account {key} said {kind} {said}, and the store has {stored}"),
+                ));
+            }
+        }
+        if misplaced != 0 {
+            return Err(wrong(seed, &format!("account {key} has {misplaced} events out of place")));
+        }
+        let sender = (key + options.actors - 1) % options.actors;
+        let promised = all[sender as usize].sent;
+        if received != promised {
+            return Err(wrong(
+                seed,
+                &format!("account {sender} sent {promised}, and {key} received {received}"),
+            ));
+        }
+        found.hits += hits;
+        found.events += events;
+        found.messages += received;
+    }
+    silo.shutdown(SHUTDOWN_PATIENCE).await;
+    Ok(found)
+}
+
+fn wrong(seed: u64, what: &str) -> quark::Error {
+    quark::Error::msg(format!("{what} (the worker's seed was {seed})"))
+}
