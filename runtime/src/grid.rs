@@ -17,6 +17,7 @@ use crate::host::{AnyHost, Hosted};
 use crate::journal::Folded;
 use crate::journal::reader::{JournalReader, ReaderError};
 use crate::services::Services;
+use crate::stores::StoreStatus;
 use crate::streams::PublishError;
 use crate::supervision::{self, ChildStatus};
 use crate::watchdog::{STUCK_LISTED_MAX, StuckTurn};
@@ -176,6 +177,11 @@ impl Grid {
         let tick = services.tick.load(Ordering::Relaxed);
         let stuck = self.hosts.all().flat_map(|host| host.stuck_turns(tick, STUCK_LISTED_MAX));
         stuck.take(STUCK_LISTED_MAX).collect()
+    }
+
+    /// The silo's stores, and whether they answer, as far as is known without asking them.
+    pub fn stores(&self) -> Vec<StoreStatus> {
+        self.hosts.services.as_ref().map(|services| services.stores.status()).unwrap_or_default()
     }
 
     /// What the silo is doing, for reports.

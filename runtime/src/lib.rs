@@ -60,6 +60,7 @@ pub use dead_letters::{DeadCause, DeadLetter, DeadLetterSpec, DeadLetters, Lette
 pub use error::{ActivationCause, ActivationError, CallChain, CallError};
 pub use grid::{Grid, Published};
 pub use runtime::{Runtime, RuntimeBuilder, Shutdown, StartError};
+pub use stores::StoreStatus;
 pub use streams::PublishError;
 pub use supervision::{
     ChildFailure, ChildState, ChildStatus, Directive, FailureCause, Halted, Orphans, SpawnError, Strategy,

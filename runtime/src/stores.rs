@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
-use crate::store::Store;
+use crate::store::{HealthState, Store};
 
 /// A store of a silo.
 #[derive(Clone, Debug)]
@@ -13,6 +13,17 @@ pub(crate) struct Named {
     pub(crate) store: Store,
     /// Told when a commit of this silo has put messages into an outbox there.
     pub(crate) outbox: Arc<Notify>,
+}
+
+/// One of a silo's stores, for reports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreStatus {
+    /// The name that actors know it by.
+    pub name: String,
+    /// Where it is, without secrets.
+    pub place: Arc<str>,
+    /// Whether it answers, as far as is known now.
+    pub health: HealthState,
 }
 
 /// The stores of one silo. Fixed once it has started.
@@ -43,6 +54,16 @@ impl Stores {
             }
         }
         distinct
+    }
+
+    /// How all of them are.
+    pub(crate) fn status(&self) -> Vec<StoreStatus> {
+        let status = |(name, named): (&String, &Named)| StoreStatus {
+            name: name.clone(),
+            place: named.store.name.clone(),
+            health: named.store.health.state(),
+        };
+        self.0.iter().map(status).collect()
     }
 
     /// Each store once, by whatever of its names.

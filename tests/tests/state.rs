@@ -333,6 +333,16 @@ async fn a_silo_without_a_store_that_its_actors_name_does_not_start() {
 }
 
 #[tokio::test]
+async fn a_silo_tells_how_its_stores_are() {
+    use quark::store::HealthState;
+    let silo = silo_over(storage::memory(), storage::memory());
+    let stores = silo.grid().stores();
+    let names: Vec<_> = stores.iter().map(|store| (store.name.as_str(), &*store.place)).collect();
+    assert_eq!(names, [("archive", "memory://"), ("default", "memory://")]);
+    assert!(stores.iter().all(|store| store.health == HealthState::Up));
+}
+
+#[tokio::test]
 async fn an_actor_that_no_silo_made_says_so_instead_of_saving() {
     let mut state = State::new(7u64);
     let error = state.save().await.unwrap_err();
