@@ -32,14 +32,6 @@ pub use settings::PostgresSettings;
 /// How long a connection is waited for, a new one or one that somebody else uses. Three times the wait of TCP for a
 /// lost first packet.
 const ACQUIRE_MAX: Duration = Duration::from_secs(3);
-/// How long a statement or a whole batch may take, by our watch.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
-/// The same by the server's, which then undoes it and frees its locks. Shorter, so that we hear of it.
-const STATEMENT_MAX: &str = "8s";
-/// How long another transaction's lock is waited for.
-const LOCK_MAX: &str = "4s";
-/// How long the server keeps a transaction of whose silo it hears nothing.
-const IDLE_MAX: &str = "15s";
 /// How long the tables' update may wait for another silo that does it.
 const MIGRATION_MAX: Duration = Duration::from_secs(60);
 
@@ -48,6 +40,8 @@ struct Shared {
     errors: Errors,
     pool: PgPool,
     writer: Writer,
+    /// How long an answer is waited for.
+    answer_max: Duration,
     health: Arc<LastAnswer>,
 }
 
@@ -73,7 +67,7 @@ impl Shared {
         operation: impl Future<Output = Result<T, sqlx::Error>>,
         stage: Stage,
     ) -> Result<T, StoreError> {
-        let result = match tokio::time::timeout(ANSWER_MAX, operation).await {
+        let result = match tokio::time::timeout(self.answer_max, operation).await {
             Ok(result) => result.map_err(|error| self.errors.store_error(error, stage)),
             Err(_) => Err(self.errors.lost(stage, "no answer in time")),
         };
@@ -91,8 +85,9 @@ pub(crate) async fn open(settings: &PostgresSettings) -> Result<Store, StoreErro
         .acquire_timeout(ACQUIRE_MAX)
         .connect_lazy_with(session(settings));
     let health = Arc::new(LastAnswer::up());
-    let writer = Writer::start(&pool, &errors, settings.pool);
-    let shared = Arc::new(Shared { errors, pool, writer, health: health.clone() });
+    let writer = Writer::start(&pool, &errors, settings);
+    let answer_max = settings.timeout;
+    let shared = Arc::new(Shared { errors, pool, writer, answer_max, health: health.clone() });
     Ok(Store {
         name,
         actors: Arc::new(actors::Actors(shared.clone())),
@@ -104,16 +99,20 @@ pub(crate) async fn open(settings: &PostgresSettings) -> Result<Store, StoreErro
 
 /// How our sessions are.
 fn session(settings: &PostgresSettings) -> PgConnectOptions {
+    let millis = |part: f64| format!("{}ms", settings.timeout.mul_f64(part).as_millis().max(1));
     settings.options.clone().options([
-        ("search_path", settings.schema.as_ref()),
-        ("statement_timeout", STATEMENT_MAX),
-        ("lock_timeout", LOCK_MAX),
-        ("idle_in_transaction_session_timeout", IDLE_MAX),
+        ("search_path", settings.schema.to_string()),
+        // The server gives up a little before we do, so that we hear of it; then its locks are free. A lock is waited
+        // for half as long, so that a batch can wait for one and still be done.
+        ("statement_timeout", millis(0.8)),
+        ("lock_timeout", millis(0.4)),
+        // Of a silo of which it hears nothing, for instance because that lost its power.
+        ("idle_in_transaction_session_timeout", millis(1.5)),
         // Our statements look rows up by their keys. Without statistics of a table that has just been filled, the
         // planner would rather read all of it.
-        ("enable_seqscan", "off"),
-        ("enable_hashjoin", "off"),
-        ("enable_mergejoin", "off"),
+        ("enable_seqscan", "off".into()),
+        ("enable_hashjoin", "off".into()),
+        ("enable_mergejoin", "off".into()),
     ])
 }
 

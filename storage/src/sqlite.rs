@@ -92,7 +92,7 @@ pub(crate) async fn open(settings: &SqliteSettings) -> Result<Store, StoreError>
         .test_before_acquire(false)
         .connect_lazy_with(options.read_only(true));
     let health = Arc::new(LastAnswer::up());
-    let writer = Writer::start(connection, errors.clone());
+    let writer = Writer::start(connection, readers.clone(), errors.clone());
     let shared = Arc::new(Shared { errors, readers, writer, health: health.clone() });
     Ok(Store {
         name,

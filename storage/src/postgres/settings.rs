@@ -1,6 +1,7 @@
 //! Where a PostgreSQL store is, and how it is spoken to.
 
 use std::fmt;
+use std::time::Duration;
 
 use sqlx::ConnectOptions as _;
 use sqlx::postgres::PgConnectOptions;
@@ -20,6 +21,7 @@ const SSL_MODES: [&str; 6] = ["disable", "allow", "prefer", "require", "verify-c
 /// - `schema`: where the tables are, so that several grids share a database (default `quark`; lower-case letters,
 ///   digits and underscores)
 /// - `pool`: the most connections (default 12)
+/// - `timeout_ms`: how long an answer is waited for (default 10,000)
 /// - `user`, `password`, `application_name`: as their names say
 ///
 /// Neither [`Display`](fmt::Display) nor [`Debug`](fmt::Debug) shows a password.
@@ -31,12 +33,17 @@ pub struct PostgresSettings {
     pub(super) options: PgConnectOptions,
     pub(super) schema: Box<str>,
     pub(super) pool: u32,
+    pub(super) timeout: Duration,
 }
 
 impl PostgresSettings {
     /// Connections of one silo unless told otherwise: those that write, and as many again that read. A PostgreSQL lets
     /// a hundred in by default, so several silos fit.
     pub const POOL: u32 = 12;
+
+    /// How long an answer is waited for unless told otherwise. The slowest that a healthy PostgreSQL does is a
+    /// checkpoint on a slow disk, which can hold a commit up for seconds.
+    pub const TIMEOUT: Duration = Duration::from_secs(10);
 
     /// Reads a whole address.
     pub(crate) fn parse(text: &str) -> Result<Self, StoreUrlError> {
@@ -53,7 +60,8 @@ impl PostgresSettings {
         if url.path().len() < 2 {
             return Err(missing("database"));
         }
-        let (mut schema, mut pool): (Box<str>, _) = ("quark".into(), Self::POOL);
+        let (mut schema, mut pool, mut timeout): (Box<str>, _, _) =
+            ("quark".into(), Self::POOL, Self::TIMEOUT);
         let mut passed_on = Vec::new();
         for (name, value) in settings(url.query().unwrap_or("")) {
             match name {
@@ -71,6 +79,12 @@ impl PostgresSettings {
                         .filter(|pool| *pool >= 2)
                         .ok_or(StoreUrlError::Setting { name: "pool", expected })?;
                 }
+                "timeout_ms" => {
+                    let expected = "a number of milliseconds, from 1";
+                    let millis = value.parse().ok().filter(|millis| *millis >= 1);
+                    let millis = millis.ok_or(StoreUrlError::Setting { name: "timeout_ms", expected })?;
+                    timeout = Duration::from_millis(millis);
+                }
                 "sslmode" if !SSL_MODES.contains(&value) => {
                     let expected = "disable, allow, prefer, require, verify-ca or verify-full";
                     return Err(StoreUrlError::Setting { name: "sslmode", expected });
@@ -80,7 +94,7 @@ impl PostgresSettings {
                     passed_on.push(format!("{name}={value}"));
                 }
                 _ => {
-                    let known = "sslmode, sslrootcert, sslcert, sslkey, schema, pool, user, password, \
+                    let known = "sslmode, sslrootcert, sslcert, sslkey, schema, pool, timeout_ms, user, password, \
                                  application_name";
                     return Err(StoreUrlError::UnknownSetting { name: name.into(), known });
                 }
@@ -92,7 +106,14 @@ impl PostgresSettings {
         })?;
         let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
         let shown = format!("postgres://{}{port}{}", url.host_str().unwrap_or_default(), url.path()).into();
-        Ok(Self { text: text.into(), shown, options: options.disable_statement_logging(), schema, pool })
+        Ok(Self {
+            text: text.into(),
+            shown,
+            options: options.disable_statement_logging(),
+            schema,
+            pool,
+            timeout,
+        })
     }
 }
 
@@ -118,11 +139,12 @@ impl fmt::Display for PostgresSettings {
 
 impl fmt::Debug for PostgresSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { schema, pool, .. } = self;
+        let Self { schema, pool, timeout, .. } = self;
         f.debug_struct("PostgresSettings")
             .field("address", &self.shown)
             .field("schema", schema)
             .field("pool", pool)
+            .field("timeout", timeout)
             .finish_non_exhaustive()
     }
 }

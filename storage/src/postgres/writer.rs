@@ -3,17 +3,22 @@
 //! Each takes all that waits for it, up to [`BATCH_MAX`], and writes it in one transaction on a connection of the pool.
 //! An actor's commits all go to the same task, so they stay in the order in which they came. If a transaction fails as
 //! a whole for something that may be one commit's fault, each commit is tried by itself once.
+//!
+//! `BEGIN`, `COMMIT` and `ROLLBACK` go in the simple protocol: one message there, one back. So when no answer comes to a
+//! `COMMIT`, it is not known whether it was done; and as long as none was sent, it is known that nothing was.
 
 use std::hash::{BuildHasher as _, RandomState};
+use std::time::Duration;
 
 use quark_runtime::store::{Commit, StoreError};
 use sqlx::pool::PoolConnection;
 use sqlx::{PgPool, Postgres};
 use tokio::sync::{mpsc, oneshot};
 
+use super::ACQUIRE_MAX;
 use super::commits::{self, Batch};
 use super::error::{Errors, Stage};
-use super::{ACQUIRE_MAX, ANSWER_MAX};
+use super::settings::PostgresSettings;
 use crate::sql::weight;
 
 /// Tasks, if the pool has connections for so many and as many readers. Enough that one gathers while another waits for
@@ -30,7 +35,7 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 /// than one in a row takes a silo that commits for the same actors all the time.
 const ATTEMPTS_MAX: u32 = 5;
 /// How long a rollback may take before the connection is given up instead.
-const ROLLBACK_MAX: std::time::Duration = std::time::Duration::from_secs(1);
+const ROLLBACK_MAX: Duration = Duration::from_secs(1);
 
 struct Job {
     commit: Commit,
@@ -46,13 +51,14 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the tasks on the present tokio runtime.
-    pub(super) fn start(pool: &PgPool, errors: &Errors, connections: u32) -> Self {
+    pub(super) fn start(pool: &PgPool, errors: &Errors, settings: &PostgresSettings) -> Self {
         let start = |_| {
             let (queue, jobs) = mpsc::channel(QUEUE_MAX);
-            tokio::spawn(Batches { pool: pool.clone(), errors: errors.clone() }.run(jobs));
+            let (pool, errors, answer_max) = (pool.clone(), errors.clone(), settings.timeout);
+            tokio::spawn(Batches { pool, errors, answer_max }.run(jobs));
             queue
         };
-        let tasks = (0..TASKS.min(connections / 2).max(1)).map(start).collect();
+        let tasks = (0..TASKS.min(settings.pool / 2).max(1)).map(start).collect();
         Self { tasks, hasher: RandomState::new(), errors: errors.clone() }
     }
 
@@ -76,6 +82,8 @@ impl Writer {
 struct Batches {
     pool: PgPool,
     errors: Errors,
+    /// How long a batch may take, and then its end.
+    answer_max: Duration,
 }
 
 impl Batches {
@@ -121,11 +129,11 @@ impl Batches {
         let failed = |error| self.errors.store_error(error, Stage::Before);
         let mut connection = self.pool.acquire().await.map_err(failed)?;
         for _ in 0..ATTEMPTS_MAX {
-            let in_time = tokio::time::timeout(ANSWER_MAX, self.within(&mut connection, commits)).await;
+            let in_time = tokio::time::timeout(self.answer_max, self.within(&mut connection, commits)).await;
             match in_time.unwrap_or_else(|_| Err(self.errors.unavailable("no answer in time"))) {
                 Ok(Batch::Written(outcomes)) => {
-                    let end = sqlx::query("COMMIT").execute(&mut *connection);
-                    let cause = match tokio::time::timeout(ANSWER_MAX, end).await {
+                    let end = sqlx::raw_sql("COMMIT").execute(&mut *connection);
+                    let cause = match tokio::time::timeout(self.answer_max, end).await {
                         Ok(Ok(_)) => return Ok(outcomes),
                         Ok(Err(error)) => self.errors.store_error(error, Stage::Sent),
                         Err(_) => self.errors.lost(Stage::Sent, "no answer in time"),
@@ -134,7 +142,7 @@ impl Batches {
                     return Err(cause);
                 }
                 Ok(Batch::Again) => {
-                    let end = sqlx::query("ROLLBACK").execute(&mut *connection).await;
+                    let end = sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await;
                     end.map_err(|error| self.errors.store_error(error, Stage::Before))?;
                 }
                 Err(error) => {
@@ -151,7 +159,7 @@ impl Batches {
         connection: &mut PoolConnection<Postgres>,
         commits: &[&Commit],
     ) -> Result<Batch, StoreError> {
-        let begin = sqlx::query("BEGIN ISOLATION LEVEL READ COMMITTED").execute(&mut **connection).await;
+        let begin = sqlx::raw_sql("BEGIN ISOLATION LEVEL READ COMMITTED").execute(&mut **connection).await;
         begin.map_err(|error| self.errors.store_error(error, Stage::Before))?;
         commits::run(connection, commits, &self.errors).await
     }
@@ -159,7 +167,7 @@ impl Batches {
 
 /// Rolls back; a connection that cannot even do that is given up, and its transaction with it.
 async fn undo(mut connection: PoolConnection<Postgres>) {
-    let end = sqlx::query("ROLLBACK").execute(&mut *connection);
+    let end = sqlx::raw_sql("ROLLBACK").execute(&mut *connection);
     if !matches!(tokio::time::timeout(ROLLBACK_MAX, end).await, Ok(Ok(_))) {
         discard(connection);
     }

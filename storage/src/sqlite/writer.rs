@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use quark_runtime::store::{Commit, StoreError};
-use sqlx::{Connection as _, SqliteConnection};
+use sqlx::{Connection as _, SqliteConnection, SqlitePool};
 use tokio::sync::{mpsc, oneshot};
 
 use super::PATIENCE;
@@ -93,9 +93,9 @@ pub(super) struct Writer {
 
 impl Writer {
     /// Starts the task on the present tokio runtime.
-    pub(super) fn start(connection: SqliteConnection, errors: Errors) -> Self {
+    pub(super) fn start(connection: SqliteConnection, readers: SqlitePool, errors: Errors) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
-        let task = Batches { connection, statements: Statements::new(), errors: errors.clone() };
+        let task = Batches { connection, readers, statements: Statements::new(), errors: errors.clone() };
         tokio::spawn(task.run(jobs));
         Self { queue, errors }
     }
@@ -140,6 +140,8 @@ impl Writer {
 /// The task.
 struct Batches {
     connection: SqliteConnection,
+    /// Only to be closed.
+    readers: SqlitePool,
     statements: Statements,
     errors: Errors,
 }
@@ -158,6 +160,8 @@ impl Batches {
             }
             self.write(batch).await;
         }
+        // The last connection to go puts what is in the log into the file; a reader could not.
+        self.readers.close().await;
         if let Err(error) = self.connection.close().await {
             tracing::warn!(store = %self.errors.store, %error, "a SQLite store was not closed properly");
         }

@@ -1,5 +1,9 @@
 //! A part of a PostgreSQL for each test.
 
+#![allow(dead_code, reason = "each test file uses its own part of it")]
+
+pub(crate) mod proxy;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use quark_servers::Server;
@@ -26,8 +30,26 @@ impl Database {
 
     /// Its address, with few connections, and with more settings such as `&pool=4`.
     pub(crate) fn url(&self, settings: &str) -> StoreUrl {
+        self.url_at(self.port(), settings)
+    }
+
+    /// The same through another port of the loopback. The sessions carry the schema as their name.
+    pub(crate) fn url_at(&self, port: u16, settings: &str) -> StoreUrl {
         let Self { server, schema } = self;
-        let url = format!("{}&schema={schema}&pool=6{settings}", server.address());
+        let address = server.address().replace(&format!(":{}/", self.port()), &format!(":{port}/"));
+        let pool = if settings.contains("pool=") { "" } else { "&pool=6" };
+        let url = format!("{address}&schema={schema}&application_name={schema}{pool}{settings}");
         url.parse().expect("the address of a test's server")
+    }
+
+    pub(crate) fn schema(&self) -> &str {
+        &self.schema
+    }
+
+    /// The server's port.
+    pub(crate) fn port(&self) -> u16 {
+        let (before_path, _) = self.server.address().rsplit_once('/').expect("an address with a path");
+        let (_, port) = before_path.rsplit_once(':').expect("an address with a port");
+        port.parse().expect("a port")
     }
 }
