@@ -6,6 +6,7 @@
 //! - [`Stores`], [`open`]: from an address ([`StoreUrl`]) to a store
 //! - [`memory()`]: in this process, the reference of the others
 //! - `sqlite`, `postgres`: in a file, in a PostgreSQL. `batch` decides for both which commits of a batch go through
+//! - `redis`: in a Redis, a cluster of them, or one that sentinels watch
 //! - [`conformance`]: what every store must do, as tests that run against any implementation
 
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
@@ -20,6 +21,11 @@ mod postgres;
 #[cfg(not(feature = "postgres"))]
 #[path = "postgres_off.rs"]
 mod postgres;
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(not(feature = "redis"))]
+#[path = "redis_off.rs"]
+mod redis;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod sql;
 #[cfg(feature = "sqlite")]
@@ -32,6 +38,7 @@ mod url;
 
 pub use memory::memory;
 pub use postgres::PostgresSettings;
+pub use redis::RedisSettings;
 pub use sqlite::SqliteSettings;
 pub use stores::{OpenError, Stores, open};
 pub use url::{StoreUrl, StoreUrlError};

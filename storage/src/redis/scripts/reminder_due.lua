@@ -31,7 +31,6 @@ table.sort(found, function(a, b)
 end)
 local given = {}
 for i = 1, math.min(#found, limit) do
-  given[2 * i - 1] = found[i][2]
-  given[2 * i] = redis.call('HGET', KEYS[1], found[i][2])
+  given[i] = redis.call('HGET', KEYS[1], found[i][2])
 end
 return given

@@ -1,0 +1,268 @@
+//! Actors' states, journals and messages.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use quark_base::Timestamp;
+use quark_runtime::store::{
+    ActorStore, Address, Commit, Epoch, Event, FeedPage, FeedPosition, JournalHead, Loaded, MessageId,
+    OutboxId, PendingMessage, StoreError, StoreFuture, Wanted,
+};
+use redis::Value;
+
+use super::client::{Call, Client};
+use super::commit;
+use super::feed;
+use super::keys;
+use super::link::Effect;
+use super::pack::{self, Damaged};
+use super::reply::{Entry, Replies};
+use super::scripts::Name;
+use super::writer::Writer;
+
+/// How many receipts one look forgets in each shard.
+const FORGET_MAX: usize = 1000;
+
+/// How many messages are read at first from each shard; one that has more is read again if there is room.
+const OUTBOX_FIRST: usize = 8;
+
+pub(super) struct Actors {
+    client: Arc<Client>,
+    writer: Writer,
+}
+
+impl Actors {
+    pub(super) fn new(client: Arc<Client>) -> Self {
+        Self { writer: Writer::new(client.clone()), client }
+    }
+
+    async fn load(&self, actor: &Address, wanted: &Wanted) -> Result<Loaded, StoreError> {
+        let client = &self.client;
+        let text = keys::actor(actor);
+        let tag = client.keys.shard(&text);
+        let mut command = redis::cmd("HMGET");
+        command.arg(commit::row_key(tag, &text)).arg(commit::EPOCH);
+        wanted.slots.iter().for_each(|name| {
+            command.arg(commit::slot_field(name));
+        });
+        for name in &wanted.journals {
+            command.arg(commit::journal_field(name)).arg(commit::snapshot_field(name));
+        }
+        let replies = Replies { errors: &client.errors, command: "HMGET" };
+        let fields = replies.list(client.call(Call::new(tag, command), Effect::Reads).await?)?;
+        if fields.len() != 1 + wanted.slots.len() + 2 * wanted.journals.len() {
+            return replies.unexpected(&Value::Array(fields));
+        }
+        let mut fields = fields.into_iter().map(|field| replies.optional(field));
+        let mut next = || fields.next().transpose().map(Option::flatten);
+        let damaged = |damaged| client.errors.damaged(&format!("row of {actor}"), damaged);
+        let epoch = read(next()?, pack::read_epoch).map_err(damaged)?.unwrap_or(Epoch::NONE);
+        let mut loaded = Loaded { epoch, ..Loaded::default() };
+        for _ in &wanted.slots {
+            loaded.slots.push(read(next()?, pack::read_slot).map_err(damaged)?);
+        }
+        for _ in &wanted.journals {
+            let last = read(next()?, pack::read_number).map_err(damaged)?.unwrap_or_default();
+            let snapshot = read(next()?, pack::read_snapshot).map_err(damaged)?;
+            loaded.journals.push(JournalHead { last, snapshot });
+        }
+        Ok(loaded)
+    }
+
+    async fn commit(&self, commit: &Commit) -> Result<(), StoreError> {
+        let call = commit::call(&self.client, commit)?;
+        // An actor's commits keep to one lane, so that they arrive in order.
+        let lane = usize::from(call.slot);
+        let answer = self.writer.send(lane, call).await?;
+        commit::outcome(&self.client, commit, answer)
+    }
+
+    async fn events(
+        &self,
+        actor: &Address,
+        journal: &str,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<Event>, StoreError> {
+        let Some(first) = after.checked_add(1).filter(|_| limit > 0) else { return Ok(Vec::new()) };
+        let client = &self.client;
+        let text = keys::actor(actor);
+        let tag = client.keys.shard(&text);
+        let mut command = redis::cmd("XRANGE");
+        command.arg(commit::journal_key(tag, journal, &text)).arg(first).arg("+");
+        command.arg("COUNT").arg(limit);
+        let replies = Replies { errors: &client.errors, command: "XRANGE" };
+        let entries = replies.list(client.call(Call::new(tag, command), Effect::Reads).await?)?;
+        let event = |entry| {
+            read_event(replies.entry(entry)?)
+                .map_err(|damaged| client.errors.damaged(&format!("journal {journal} of {actor}"), damaged))
+        };
+        entries.into_iter().map(event).collect()
+    }
+
+    async fn outbox(&self, limit: usize) -> Result<Vec<PendingMessage>, StoreError> {
+        let client = &self.client;
+        let replies = Replies { errors: &client.errors, command: "ZRANGE" };
+        let index = |shard: usize, count: usize| {
+            let tag = &client.keys.shards()[shard];
+            let mut command = redis::cmd("ZRANGE");
+            // The last place is one that is given.
+            command.arg(tag.key("outx")).arg(0).arg(count - 1);
+            Call::new(tag, command)
+        };
+        if limit == 0 {
+            return Ok(Vec::new());
+        }
+        let shards = client.keys.shards().len();
+        let first = limit.div_ceil(shards).max(OUTBOX_FIRST).min(limit);
+        let calls = (0..shards).map(|shard| index(shard, first)).collect();
+        let answers = client.call_all(calls, Effect::Reads).await?;
+        let lists = answers.into_iter().map(|answer| replies.list(answer));
+        let mut waiting = lists.collect::<Result<Vec<_>, _>>()?;
+        let total: usize = waiting.iter().map(Vec::len).sum();
+        let longer: Vec<usize> = (0..shards).filter(|shard| waiting[*shard].len() == first).collect();
+        if total < limit && first < limit && !longer.is_empty() {
+            let calls = longer.iter().map(|shard| index(*shard, limit)).collect();
+            for (shard, answer) in longer.iter().zip(client.call_all(calls, Effect::Reads).await?) {
+                waiting[*shard] = replies.list(answer)?;
+            }
+        }
+        // The shards take turns, so that none that is stuck keeps the others out.
+        let mut waiting: Vec<_> = waiting.into_iter().map(Vec::into_iter).collect();
+        let mut taken: Vec<Vec<Value>> = vec![Vec::new(); shards];
+        let mut left = limit;
+        while left > 0 {
+            let before = left;
+            for (waiting, taken) in waiting.iter_mut().zip(&mut taken) {
+                if let Some(field) = waiting.next().filter(|_| left > 0) {
+                    taken.push(field);
+                    left -= 1;
+                }
+            }
+            if left == before {
+                break;
+            }
+        }
+        let mut calls = Vec::new();
+        for (shard, fields) in taken.into_iter().enumerate().filter(|(_, fields)| !fields.is_empty()) {
+            let tag = &client.keys.shards()[shard];
+            let mut command = redis::cmd("HMGET");
+            command.arg(tag.key("out"));
+            for field in fields {
+                command.arg(replies.bytes(field)?);
+            }
+            calls.push(Call::new(tag, command));
+        }
+        let mut messages = Vec::new();
+        for answer in client.call_all(calls, Effect::Reads).await? {
+            for record in replies.list(answer)? {
+                // One that is gone by now was relayed by somebody else.
+                let Some(record) = replies.optional(record)? else { continue };
+                let message = pack::read_message(&record);
+                messages.push(message.map_err(|damaged| client.errors.damaged("a message", damaged))?);
+            }
+        }
+        Ok(messages)
+    }
+
+    async fn relayed(&self, messages: &[OutboxId]) -> Result<(), StoreError> {
+        let client = &self.client;
+        let mut of_shards: Vec<Vec<String>> = vec![Vec::new(); client.keys.shards().len()];
+        for message in messages {
+            let shard = client.keys.shard_index(&keys::actor(&message.from));
+            of_shards[shard].push(keys::outbox_field(message));
+        }
+        let calls = client.keys.shards().iter().zip(of_shards).filter(|(_, fields)| !fields.is_empty());
+        let calls = calls.map(|(tag, fields)| {
+            let mut command = client.scripts.call(Name::Relayed, 2);
+            command.arg(tag.key("outx")).arg(tag.key("out")).arg(fields);
+            Call::new(tag, command)
+        });
+        client.call_all(calls.collect(), Effect::Writes).await?;
+        Ok(())
+    }
+
+    async fn has_received(&self, actor: &Address, message: &MessageId) -> Result<bool, StoreError> {
+        let text = keys::actor(actor);
+        let tag = self.client.keys.shard(&text);
+        let mut command = redis::cmd("ZSCORE");
+        command.arg(tag.key("in")).arg(keys::owned(&text, message));
+        let score = self.client.call(Call::new(tag, command), Effect::Reads).await?;
+        Ok(score != Value::Nil)
+    }
+
+    async fn forget_received(&self, time: Timestamp) -> Result<u64, StoreError> {
+        let client = &self.client;
+        let replies = Replies { errors: &client.errors, command: "forget" };
+        let calls = client.keys.shards().iter().map(|tag| {
+            let mut command = client.scripts.call(Name::Forget, 1);
+            command.arg(tag.key("in")).arg(time.0).arg(FORGET_MAX);
+            Call::new(tag, command)
+        });
+        let counts = client.call_all(calls.collect(), Effect::Writes).await?;
+        counts.iter().map(|count| replies.number(count)).sum()
+    }
+}
+
+/// Reads a field that may not be there.
+fn read<T>(
+    field: Option<Vec<u8>>,
+    reader: impl FnOnce(&[u8]) -> Result<T, Damaged>,
+) -> Result<Option<T>, Damaged> {
+    field.map(|field| reader(&field)).transpose()
+}
+
+/// An event of a journal's stream.
+pub(super) fn read_event(mut entry: Entry) -> Result<Event, Damaged> {
+    Ok(Event {
+        sequence: entry.id.0,
+        time: Timestamp(pack::read_number(&entry.field("t"))?),
+        value: pack::read_value(&entry.field("v"))?,
+    })
+}
+
+impl ActorStore for Actors {
+    fn load<'a>(&'a self, actor: &'a Address, wanted: &'a Wanted) -> StoreFuture<'a, Loaded> {
+        Self::load(self, actor, wanted).boxed()
+    }
+
+    fn commit<'a>(&'a self, commit: &'a Commit) -> StoreFuture<'a, ()> {
+        Self::commit(self, commit).boxed()
+    }
+
+    fn events<'a>(
+        &'a self,
+        actor: &'a Address,
+        journal: &'a str,
+        after: u64,
+        limit: usize,
+    ) -> StoreFuture<'a, Vec<Event>> {
+        Self::events(self, actor, journal, after, limit).boxed()
+    }
+
+    fn feed<'a>(
+        &'a self,
+        actor_type: &'a str,
+        journal: &'a str,
+        after: &'a FeedPosition,
+        limit: usize,
+    ) -> StoreFuture<'a, FeedPage> {
+        feed::read(&self.client, actor_type, journal, after, limit).boxed()
+    }
+
+    fn outbox(&self, limit: usize) -> StoreFuture<'_, Vec<PendingMessage>> {
+        Self::outbox(self, limit).boxed()
+    }
+
+    fn relayed<'a>(&'a self, messages: &'a [OutboxId]) -> StoreFuture<'a, ()> {
+        Self::relayed(self, messages).boxed()
+    }
+
+    fn has_received<'a>(&'a self, actor: &'a Address, message: &'a MessageId) -> StoreFuture<'a, bool> {
+        Self::has_received(self, actor, message).boxed()
+    }
+
+    fn forget_received(&self, time: Timestamp) -> StoreFuture<'_, u64> {
+        Self::forget_received(self, time).boxed()
+    }
+}

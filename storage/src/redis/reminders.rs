@@ -1,0 +1,268 @@
+//! Reminders.
+//!
+//! An actor's reminders are in one part of [`REMINDER_SHARDS`](keys::REMINDER_SHARDS), so that one script changes all
+//! that belongs to one of them. Within a part they stand by due time in buckets of the ring, so that a silo's look at
+//! its range reads only the buckets that the range touches.
+
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use quark_base::Timestamp;
+use quark_runtime::store::{Address, Advance, ReminderRecord, ReminderStore, RingRange, StoreError, StoreFuture};
+use redis::{Cmd, Value};
+
+use super::client::{Call, Client};
+use super::commit::check_size;
+use super::keys::{self, RING_BUCKETS, Tag};
+use super::link::Effect;
+use super::pack::{Damaged, Reader, Writer};
+use super::reply::Replies;
+use super::scripts::Name;
+
+pub(super) struct Reminders {
+    client: Arc<Client>,
+}
+
+impl Reminders {
+    pub(super) fn new(client: Arc<Client>) -> Self {
+        Self { client }
+    }
+
+    /// A call of a script that changes one reminder.
+    fn change(&self, name: Name, actor: &str) -> (&Tag, Cmd) {
+        let tag = self.client.keys.reminder_shard(actor);
+        let buckets = 0..RING_BUCKETS;
+        // 64 buckets.
+        let mut command = self.client.scripts.call(name, 2 + buckets.end as usize);
+        command.arg(tag.key("rec")).arg(tag.key("names"));
+        buckets.for_each(|bucket| {
+            command.arg(bucket_key(tag, bucket));
+        });
+        (tag, command)
+    }
+
+    async fn put(&self, reminders: &[ReminderRecord]) -> Result<(), StoreError> {
+        let mut calls = Vec::with_capacity(reminders.len());
+        for reminder in reminders {
+            check_size(&self.client, reminder.schedule.len())?;
+            let actor = keys::actor(&reminder.actor);
+            let (tag, mut command) = self.change(Name::ReminderPut, &actor);
+            command.arg(keys::owned(&actor, &reminder.name)).arg(write(reminder)).arg(reminder.due.0);
+            command.arg(point(reminder.ring)).arg(keys::ring_bucket(reminder.ring) + 1);
+            calls.push(Call::new(tag, command));
+        }
+        self.client.call_all(calls, Effect::Writes).await?;
+        Ok(())
+    }
+
+    async fn remove(&self, actor: &Address, name: &str) -> Result<bool, StoreError> {
+        let text = keys::actor(actor);
+        let (tag, mut command) = self.change(Name::ReminderMove, &text);
+        command.arg(keys::owned(&text, name)).arg("").arg("").arg("");
+        let answer = self.client.call(Call::new(tag, command), Effect::Writes).await?;
+        self.done(&answer)
+    }
+
+    async fn advance(&self, moves: &[Advance]) -> Result<Vec<bool>, StoreError> {
+        let calls = moves.iter().map(|step| {
+            let text = keys::actor(&step.actor);
+            let (tag, mut command) = self.change(Name::ReminderMove, &text);
+            command.arg(keys::owned(&text, &step.name)).arg(step.version);
+            command.arg(step.next.map(|next| next.0.to_string()).unwrap_or_default()).arg(step.next_version);
+            Call::new(tag, command)
+        });
+        let answers = self.client.call_all(calls.collect(), Effect::Writes).await?;
+        answers.iter().map(|answer| self.done(answer)).collect()
+    }
+
+    fn done(&self, answer: &Value) -> Result<bool, StoreError> {
+        let replies = Replies { errors: &self.client.errors, command: "reminder" };
+        Ok(replies.number(answer)? == 1)
+    }
+
+    async fn of_actor(&self, actor: &Address) -> Result<Vec<ReminderRecord>, StoreError> {
+        let text = keys::actor(actor);
+        let tag = self.client.keys.reminder_shard(&text);
+        let prefix = keys::owned_prefix(&text);
+        let mut command = redis::cmd("ZRANGEBYLEX");
+        command.arg(tag.key("names")).arg(format!("[{prefix}"));
+        // No name holds this byte, which is no part of UTF-8.
+        command.arg([b"(".as_slice(), prefix.as_bytes(), b"\xff"].concat());
+        let replies = Replies { errors: &self.client.errors, command: "ZRANGEBYLEX" };
+        let names = replies.list(self.client.call(Call::new(tag, command), Effect::Reads).await?)?;
+        if names.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut command = redis::cmd("HMGET");
+        command.arg(tag.key("rec"));
+        for name in names {
+            command.arg(replies.bytes(name)?);
+        }
+        let records = replies.list(self.client.call(Call::new(tag, command), Effect::Reads).await?)?;
+        self.read_all(&replies, records)
+    }
+
+    /// Reads records; one that is gone by now is left out.
+    fn read_all(&self, replies: &Replies<'_>, records: Vec<Value>) -> Result<Vec<ReminderRecord>, StoreError> {
+        let mut reminders = Vec::with_capacity(records.len());
+        for record in records {
+            let Some(record) = replies.optional(record)? else { continue };
+            let reminder = read(&record);
+            reminders.push(reminder.map_err(|damaged| self.client.errors.damaged("a reminder", damaged))?);
+        }
+        Ok(reminders)
+    }
+
+    async fn due(
+        &self,
+        range: RingRange,
+        until: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<ReminderRecord>, StoreError> {
+        let buckets = buckets(range);
+        let calls = self.client.keys.reminder_shards().iter().map(|tag| {
+            let mut command = self.client.scripts.call(Name::ReminderDue, 1 + buckets.len());
+            command.arg(tag.key("rec"));
+            for bucket in &buckets {
+                command.arg(bucket_key(tag, *bucket));
+            }
+            command.arg(point(range.first)).arg(point(range.last)).arg(until.0).arg(limit);
+            Call::new(tag, command)
+        });
+        let replies = Replies { errors: &self.client.errors, command: "due" };
+        let mut reminders = Vec::new();
+        for answer in self.client.call_all(calls.collect(), Effect::Reads).await? {
+            reminders.extend(self.read_all(&replies, replies.list(answer)?)?);
+        }
+        reminders.sort_by(|a, b| (a.due, &a.actor, &a.name).cmp(&(b.due, &b.actor, &b.name)));
+        reminders.truncate(limit);
+        Ok(reminders)
+    }
+
+    async fn next_due(&self, range: RingRange) -> Result<Option<Timestamp>, StoreError> {
+        let buckets = buckets(range);
+        let calls = self.client.keys.reminder_shards().iter().map(|tag| {
+            let mut command = self.client.scripts.call(Name::ReminderNext, buckets.len());
+            for bucket in &buckets {
+                command.arg(bucket_key(tag, *bucket));
+            }
+            command.arg(point(range.first)).arg(point(range.last));
+            Call::new(tag, command)
+        });
+        let replies = Replies { errors: &self.client.errors, command: "next due" };
+        let mut soonest = None;
+        for answer in self.client.call_all(calls.collect(), Effect::Reads).await? {
+            let Some(score) = replies.optional(answer)? else { continue };
+            let due = read_score(&score).map_err(|damaged| self.client.errors.damaged("a due time", damaged))?;
+            soonest = Some(soonest.map_or(due, |soonest: Timestamp| soonest.min(due)));
+        }
+        Ok(soonest)
+    }
+}
+
+fn bucket_key(tag: &Tag, bucket: u64) -> String {
+    tag.key(format_args!("due:{bucket}"))
+}
+
+/// A point of the ring as text that sorts like it.
+fn point(ring: u64) -> String {
+    format!("{ring:016x}")
+}
+
+/// The buckets that a range touches.
+fn buckets(range: RingRange) -> Vec<u64> {
+    let (first, last) = (keys::ring_bucket(range.first), keys::ring_bucket(range.last));
+    if range.first <= range.last {
+        return (first..=last).collect();
+    }
+    // Around the end of the ring; one bucket may hold both ends.
+    (0..RING_BUCKETS).filter(|bucket| *bucket >= first || *bucket <= last).collect()
+}
+
+/// Version, due time and ring point in front, for the scripts.
+fn write(reminder: &ReminderRecord) -> Vec<u8> {
+    Writer::default()
+        .word(reminder.version)
+        .word(reminder.due.0)
+        .word(point(reminder.ring))
+        .text(&reminder.actor.actor_type)
+        .text(reminder.actor.key.as_str())
+        .text(&reminder.name)
+        .text(&reminder.schedule)
+        .finish()
+}
+
+fn read(record: &[u8]) -> Result<ReminderRecord, Damaged> {
+    let mut reader = Reader::new(record);
+    let (version, due) = (reader.word()?, Timestamp(reader.word()?));
+    let ring = u64::from_str_radix(&reader.word::<String>()?, 16).map_err(|_| Damaged)?;
+    let actor = Address::new(reader.text()?, reader.text()?.as_str());
+    Ok(ReminderRecord { actor, name: reader.text()?, due, schedule: reader.text()?, ring, version })
+}
+
+/// A score is a floating point number: exact up to 2^53 milliseconds, the year 287396.
+fn read_score(text: &[u8]) -> Result<Timestamp, Damaged> {
+    let text = std::str::from_utf8(text).map_err(|_| Damaged)?;
+    match text.parse() {
+        Ok(millis) => Ok(Timestamp(millis)),
+        // Casts saturate.
+        Err(_) => text.parse::<f64>().map(|millis| Timestamp(millis as u64)).map_err(|_| Damaged),
+    }
+}
+
+impl ReminderStore for Reminders {
+    fn put<'a>(&'a self, reminders: &'a [ReminderRecord]) -> StoreFuture<'a, ()> {
+        Self::put(self, reminders).boxed()
+    }
+
+    fn remove<'a>(&'a self, actor: &'a Address, name: &'a str) -> StoreFuture<'a, bool> {
+        Self::remove(self, actor, name).boxed()
+    }
+
+    fn of_actor<'a>(&'a self, actor: &'a Address) -> StoreFuture<'a, Vec<ReminderRecord>> {
+        Self::of_actor(self, actor).boxed()
+    }
+
+    fn due(&self, range: RingRange, until: Timestamp, limit: usize) -> StoreFuture<'_, Vec<ReminderRecord>> {
+        Self::due(self, range, until, limit).boxed()
+    }
+
+    fn next_due(&self, range: RingRange) -> StoreFuture<'_, Option<Timestamp>> {
+        Self::next_due(self, range).boxed()
+    }
+
+    fn advance<'a>(&'a self, moves: &'a [Advance]) -> StoreFuture<'a, Vec<bool>> {
+        Self::advance(self, moves).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_range_touches_its_buckets_only() {
+        const BUCKET: u64 = 1 << 58;
+        let of = |first, last| buckets(RingRange { first, last });
+        assert_eq!(of(0, u64::MAX).len(), 64);
+        assert_eq!(of(0, 0), [0]);
+        assert_eq!(of(BUCKET - 1, BUCKET), [0, 1]);
+        assert_eq!(of(u64::MAX, 0), [0, 63]);
+        assert_eq!(of(10, 9).len(), 64);
+    }
+
+    #[test]
+    fn a_reminder_survives_its_record() {
+        let reminder = ReminderRecord {
+            actor: Address::new("a b", "7 "),
+            name: String::new(),
+            due: Timestamp(u64::MAX),
+            schedule: "{\"every\": \"5 s\"}".into(),
+            ring: 1 << 63,
+            version: u64::MAX,
+        };
+        assert_eq!(read(&write(&reminder)), Ok(reminder));
+        assert_eq!(read_score(b"1767225600000"), Ok(Timestamp(1_767_225_600_000)));
+        assert_eq!(read_score(b"1.8446744073709552e+19"), Ok(Timestamp(u64::MAX)));
+    }
+}
