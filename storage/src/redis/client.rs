@@ -260,9 +260,7 @@ impl Client {
                 redirect().map_or(refused, Next::Moved)
             }
             Some(ServerErrorKind::Ask) => redirect().map_or(refused, Next::Ask),
-            Some(
-                ServerErrorKind::ReadOnly | ServerErrorKind::ClusterDown | ServerErrorKind::MasterDown,
-            ) => {
+            Some(ServerErrorKind::ReadOnly | ServerErrorKind::ClusterDown | ServerErrorKind::MasterDown) => {
                 self.nodes.stale.notify_one();
                 refused
             }

@@ -158,9 +158,8 @@ pub(super) fn outcome(client: &Client, commit: &Commit, answer: Value) -> Result
             let journal = commit.appends.get(index)?.journal.as_ref().into();
             Some(Conflict::Journal { actor, journal, last: pack::read_number(last).ok()? })
         }),
-        [Value::Int(4), Value::Int(index)] => item(*index).and_then(|index| {
-            Some(Conflict::Inbox { actor, message: commit.inbox.get(index)?.clone() })
-        }),
+        [Value::Int(4), Value::Int(index)] => item(*index)
+            .and_then(|index| Some(Conflict::Inbox { actor, message: commit.inbox.get(index)?.clone() })),
         [Value::Int(5)] => {
             return Err(StoreError::Lost { store: client.errors.store.clone(), actor: Box::new(actor) });
         }

@@ -50,8 +50,7 @@ pub(super) async fn read(
     after: &FeedPosition,
     limit: usize,
 ) -> Result<FeedPage, StoreError> {
-    let mut places =
-        parse(after).ok_or_else(|| crate::unknown_position(&client.errors.store, after))?;
+    let mut places = parse(after).ok_or_else(|| crate::unknown_position(&client.errors.store, after))?;
     if limit == 0 {
         return Ok(FeedPage { events: Vec::new(), next: after.clone() });
     }
@@ -184,7 +183,8 @@ async fn fetch(
     let damaged = |damaged| client.errors.damaged("an event", damaged);
     let mut events = Vec::with_capacity(ranges.len());
     for answer in client.call_all(calls.collect(), Effect::Reads).await? {
-        let list = replies.list(answer)?.into_iter().map(|entry| read_event(replies.entry(entry)?).map_err(damaged));
+        let list =
+            replies.list(answer)?.into_iter().map(|entry| read_event(replies.entry(entry)?).map_err(damaged));
         events.push(list.collect::<Result<Vec<Event>, _>>()?.into_iter());
     }
     let mut found = Vec::with_capacity(references.len());
@@ -202,9 +202,10 @@ async fn fetch(
 
 /// Writes a position: `shard:id` of each shard that was read of.
 fn print(places: &Places) -> FeedPosition {
-    let read = places.iter().enumerate().filter_map(|(shard, place)| {
-        place.map(|(major, minor)| format!("{shard}:{major}-{minor}"))
-    });
+    let read = places
+        .iter()
+        .enumerate()
+        .filter_map(|(shard, place)| place.map(|(major, minor)| format!("{shard}:{major}-{minor}")));
     FeedPosition(read.collect::<Vec<_>>().join(","))
 }
 

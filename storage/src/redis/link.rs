@@ -57,25 +57,22 @@ impl Drop for Task {
 #[derive(Clone)]
 enum State {
     Connecting,
-    Up {
-        connection: MultiplexedConnection,
-        broken: Arc<Notify>,
-    },
+    Up { connection: MultiplexedConnection, broken: Arc<Notify> },
     Down(StoreError),
 }
 
 /// A connection to one node. It is there for as long as this is.
 pub(super) struct Link {
     dialer: Arc<Dialer>,
-    state: watch::Receiver<State>,
+    state: Arc<watch::Sender<State>>,
     in_flight: Semaphore,
     _keeper: Task,
 }
 
 impl Link {
     pub(super) fn new(dialer: Arc<Dialer>, node: Node) -> Self {
-        let (sender, state) = watch::channel(State::Connecting);
-        let keeper = Task::spawn(keep(dialer.clone(), node, sender));
+        let state = Arc::new(watch::Sender::new(State::Connecting));
+        let keeper = Task::spawn(keep(dialer.clone(), node, state.clone()));
         Self { dialer, state, in_flight: Semaphore::new(IN_FLIGHT_MAX), _keeper: keeper }
     }
 
@@ -99,12 +96,12 @@ impl Link {
         match connection.send_packed_commands(pipeline, 0, pipeline.len()).await {
             Ok(answers) if answers.len() == pipeline.len() => Ok(answers),
             Ok(answers) => {
-                broken.notify_one();
                 let cause = format!("{} answers to {} commands", answers.len(), pipeline.len());
+                self.give_up(&broken, errors.unavailable(&cause));
                 Err(errors.unexpected(&cause))
             }
             Err(error) => {
-                broken.notify_one();
+                self.give_up(&broken, errors.unavailable(&error.to_string()));
                 Err(match effect {
                     Effect::Reads => errors.unavailable(&error.to_string()),
                     Effect::Writes => errors.unknown(&error.to_string()),
@@ -113,10 +110,23 @@ impl Link {
         }
     }
 
+    /// Lets nobody use this connection any more, from now on.
+    fn give_up(&self, broken: &Arc<Notify>, why: StoreError) {
+        self.state.send_if_modified(|state| {
+            let is_this =
+                matches!(&*state, State::Up { broken: current, .. } if Arc::ptr_eq(current, broken));
+            if is_this {
+                *state = State::Down(why);
+            }
+            is_this
+        });
+        broken.notify_one();
+    }
+
     /// The connection, if there is one. Only the very first is waited for.
     async fn connection(&self) -> Result<(MultiplexedConnection, Arc<Notify>), StoreError> {
         let errors = &self.dialer.errors;
-        let mut state = self.state.clone();
+        let mut state = self.state.subscribe();
         let settled = state.wait_for(|state| !matches!(state, State::Connecting));
         let state = match timeout(self.dialer.settings.connect_timeout, settled).await {
             Ok(Ok(state)) => state.clone(),
@@ -132,7 +142,7 @@ impl Link {
 }
 
 /// Connects again and again.
-async fn keep(dialer: Arc<Dialer>, node: Node, state: watch::Sender<State>) {
+async fn keep(dialer: Arc<Dialer>, node: Node, state: Arc<watch::Sender<State>>) {
     let mut pause = PAUSE_MIN;
     loop {
         let broken = Arc::new(Notify::new());
@@ -144,7 +154,14 @@ async fn keep(dialer: Arc<Dialer>, node: Node, state: watch::Sender<State>) {
                 watch_over(connection, &broken).await;
                 tracing::warn!(store = %dialer.errors.store, %node, "connection lost");
                 let lost = dialer.errors.unavailable(&format!("{node}: connection lost"));
-                state.send_replace(State::Down(lost));
+                state.send_if_modified(|state| {
+                    // Whoever gave it up has said why.
+                    let is_up = matches!(state, State::Up { .. });
+                    if is_up {
+                        *state = State::Down(lost);
+                    }
+                    is_up
+                });
             }
             Err(error) => {
                 // Said once, and then only when the reason changes: an outage may be long.
@@ -164,14 +181,16 @@ async fn keep(dialer: Arc<Dialer>, node: Node, state: watch::Sender<State>) {
 /// Ends when the connection does, or owes an answer for too long.
 async fn watch_over(mut connection: MultiplexedConnection, broken: &Notify) {
     let ping = redis::cmd("PING");
-    loop {
-        tokio::select! {
-            () = broken.notified() => return,
-            () = tokio::time::sleep(HEARTBEAT) => {
-                if connection.send_packed_command(&ping).await.is_err() {
-                    return;
-                }
+    let beat = async {
+        loop {
+            tokio::time::sleep(HEARTBEAT).await;
+            if connection.send_packed_command(&ping).await.is_err() {
+                return;
             }
         }
+    };
+    tokio::select! {
+        () = broken.notified() => (),
+        () = beat => (),
     }
 }

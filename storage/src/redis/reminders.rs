@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use quark_base::Timestamp;
-use quark_runtime::store::{Address, Advance, ReminderRecord, ReminderStore, RingRange, StoreError, StoreFuture};
+use quark_runtime::store::{
+    Address, Advance, ReminderRecord, ReminderStore, RingRange, StoreError, StoreFuture,
+};
 use redis::{Cmd, Value};
 
 use super::client::{Call, Client};
@@ -103,7 +105,11 @@ impl Reminders {
     }
 
     /// Reads records; one that is gone by now is left out.
-    fn read_all(&self, replies: &Replies<'_>, records: Vec<Value>) -> Result<Vec<ReminderRecord>, StoreError> {
+    fn read_all(
+        &self,
+        replies: &Replies<'_>,
+        records: Vec<Value>,
+    ) -> Result<Vec<ReminderRecord>, StoreError> {
         let mut reminders = Vec::with_capacity(records.len());
         for record in records {
             let Some(record) = replies.optional(record)? else { continue };
@@ -153,7 +159,8 @@ impl Reminders {
         let mut soonest = None;
         for answer in self.client.call_all(calls.collect(), Effect::Reads).await? {
             let Some(score) = replies.optional(answer)? else { continue };
-            let due = read_score(&score).map_err(|damaged| self.client.errors.damaged("a due time", damaged))?;
+            let due =
+                read_score(&score).map_err(|damaged| self.client.errors.damaged("a due time", damaged))?;
             soonest = Some(soonest.map_or(due, |soonest: Timestamp| soonest.min(due)));
         }
         Ok(soonest)

@@ -73,7 +73,8 @@ impl Replies<'_> {
 
     /// A stream's id, `ms-number`.
     pub(super) fn id(&self, text: &str) -> Result<(u64, u64), StoreError> {
-        let halves = text.split_once('-').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+        let halves =
+            text.split_once('-').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
         halves.ok_or(()).or_else(|()| self.unexpected(&Value::SimpleString(text.to_owned())))
     }
 }

@@ -112,8 +112,7 @@ impl Server {
 /// Sends one command to a server.
 pub async fn tell(url: &str, command: &[&str]) -> redis::RedisResult<redis::Value> {
     let client = redis::Client::open(url)?;
-    let config =
-        redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(10)));
+    let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(10)));
     let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
     let mut words = redis::cmd(command[0]);
     words.arg(&command[1..]);
@@ -121,7 +120,8 @@ pub async fn tell(url: &str, command: &[&str]) -> redis::RedisResult<redis::Valu
 }
 
 fn run(program: &str, arguments: &[String], folder: &Path) -> Child {
-    let log = std::fs::File::options().create(true).append(true).open(folder.join("log")).expect("a log file");
+    let log =
+        std::fs::File::options().create(true).append(true).open(folder.join("log")).expect("a log file");
     let child = Command::new(program).args(arguments).stdin(Stdio::null()).stdout(log).spawn();
     child.unwrap_or_else(|error| {
         panic!("{program} cannot be started ({error}); install it: apt-get install redis-server")
