@@ -92,11 +92,11 @@ pub enum RedisUrlError {
     #[error("several hosts; write `redis+cluster://…` or `redis+sentinel://…` if that is meant")]
     ManyHosts,
     /// A host and port cannot be read.
-    #[error("no host and port: {0:?}; write `host:6379`")]
-    Host(String),
+    #[error("a host and port cannot be read; write `redis://host:6379`, and `%3F` for a `?` in a password")]
+    Host,
     /// What follows the first slash is no number of a database.
-    #[error("no database: {0:?}; write a number, such as `redis://host:6379/0`")]
-    Database(String),
+    #[error("the database is no number; write it as in `redis://host:6379/0`")]
+    Database,
     /// A cluster has only one database.
     #[error("a cluster has database 0 only, not {0}")]
     ClusterDatabase(i64),
@@ -104,17 +104,15 @@ pub enum RedisUrlError {
     #[error("no name of a master; write `redis+sentinel://host:26379/mymaster`")]
     NoMaster,
     /// A setting that nobody knows.
-    #[error("unknown setting {0:?}; there are prefix, ca, timeout_ms, sentinel_user and sentinel_password")]
+    #[error("unknown setting {0}; there are prefix, ca, timeout_ms, sentinel_user and sentinel_password")]
     UnknownSetting(String),
     /// A setting with a value that it cannot have.
-    #[error("{setting} cannot be {value:?}; {hint}")]
+    #[error("setting {setting} is not what it takes: {expected}")]
     Setting {
         /// Which.
         setting: &'static str,
-        /// What it was given.
-        value: String,
         /// What it takes.
-        hint: &'static str,
+        expected: &'static str,
     },
     /// A percent sign is not followed by two hexadecimal digits, or they are no UTF-8.
     #[error("a percent sign is not followed by two hexadecimal digits; write `%25` for the sign itself")]
@@ -237,9 +235,7 @@ impl FromStr for RedisSettings {
         };
         let database = match database {
             "" => 0,
-            text => {
-                text.parse::<u16>().map(i64::from).map_err(|_| RedisUrlError::Database(text.to_owned()))?
-            }
+            text => text.parse::<u16>().map(i64::from).map_err(|_| RedisUrlError::Database)?,
         };
         if database != 0 && matches!(layout, Layout::Cluster(_)) {
             return Err(RedisUrlError::ClusterDatabase(database));
@@ -268,21 +264,25 @@ impl RedisSettings {
     fn set(&mut self, name: &str, value: String) -> Result<(), RedisUrlError> {
         match name {
             "prefix" if value.is_empty() || value.contains(['{', '}']) => {
-                let hint = "it is one or more characters, and none of them a brace";
-                return Err(RedisUrlError::Setting { setting: "prefix", value, hint });
+                let expected = "one or more characters, and none of them a brace";
+                return Err(RedisUrlError::Setting { setting: "prefix", expected });
             }
             "prefix" => self.prefix = value,
             "ca" => self.ca = Some(PathBuf::from(value)),
             "timeout_ms" => match value.parse() {
                 Ok(millis @ 1..) => self.response_timeout = Duration::from_millis(millis),
                 _ => {
-                    let hint = "it is a number of milliseconds, from 1";
-                    return Err(RedisUrlError::Setting { setting: "timeout_ms", value, hint });
+                    let expected = "a number of milliseconds, from 1";
+                    return Err(RedisUrlError::Setting { setting: "timeout_ms", expected });
                 }
             },
             "sentinel_user" => self.sentinel_login.user = Some(value),
             "sentinel_password" => self.sentinel_login.password = Some(value),
-            _ => return Err(RedisUrlError::UnknownSetting(name.to_owned())),
+            // What is no word may be a part of a password that nobody encoded.
+            _ if name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') => {
+                return Err(RedisUrlError::UnknownSetting(name.to_owned()));
+            }
+            _ => return Err(RedisUrlError::UnknownSetting("***".to_owned())),
         }
         Ok(())
     }
@@ -290,7 +290,7 @@ impl RedisSettings {
 
 /// Reads `host:port`, `[v6]:port` or `host`.
 fn node(text: &str, default_port: u16) -> Result<Node, RedisUrlError> {
-    let wrong = || RedisUrlError::Host(text.to_owned());
+    let wrong = || RedisUrlError::Host;
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
             let (host, port) = rest.split_once(']').ok_or_else(wrong)?;
@@ -374,11 +374,14 @@ mod tests {
             ("redis+cluter://h", RedisUrlError::Scheme),
             ("redis://u:secret@", RedisUrlError::NoHost),
             ("redis://u:secret@a:1,b:2", RedisUrlError::ManyHosts),
-            ("redis://u:secret@h:port", RedisUrlError::Host("h:port".into())),
-            ("redis://h/one", RedisUrlError::Database("one".into())),
+            ("redis://u:secret@h:port", RedisUrlError::Host),
+            ("redis://h/one", RedisUrlError::Database),
             ("redis+cluster://h/1", RedisUrlError::ClusterDatabase(1)),
             ("redis+sentinel://u:secret@h", RedisUrlError::NoMaster),
             ("redis://u:secret@h?prefx=a", RedisUrlError::UnknownSetting("prefx".into())),
+            ("redis://h?se1=1&secret", RedisUrlError::UnknownSetting("***".into())),
+            ("redis://:secret", RedisUrlError::Host),
+            ("redis://u:secret?x@h", RedisUrlError::Host),
             ("redis://u:%zz@h", RedisUrlError::Percent),
             ("redis://u:secret%2@h", RedisUrlError::Percent),
         ];

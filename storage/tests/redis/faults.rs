@@ -22,32 +22,32 @@ fn json(text: &str) -> Encoded {
 }
 
 /// One activation of an actor, which writes one state again and again.
-pub struct Writer {
+pub(crate) struct Writer {
     pub actor: Address,
     fence: Fence,
     expected: Option<ETag>,
 }
 
 impl Writer {
-    pub fn new(key: &str) -> Self {
+    pub(crate) fn new(key: &str) -> Self {
         let fence = Fence { seen: Epoch::NONE, epoch: Epoch(7), sequence: 1 };
         Self { actor: Address::new("t", key), fence, expected: None }
     }
 
     /// The next commit; the same one until it is [`done`](Self::done).
-    pub fn next(&self, text: &str) -> Commit {
+    pub(crate) fn next(&self, text: &str) -> Commit {
         let mut commit = Commit::new(self.actor.clone(), self.fence, Timestamp(1));
         let (expected, value) = (self.expected, Some(json(text)));
         commit.slots.push(SlotWrite { name: "s".into(), expected, value });
         commit
     }
 
-    pub fn done(&mut self) {
+    pub(crate) fn done(&mut self) {
         self.expected = Some(self.fence.etag());
         self.fence.sequence += 1;
     }
 
-    pub async fn write(&mut self, store: &Store, text: &str) -> Result<(), StoreError> {
+    pub(crate) async fn write(&mut self, store: &Store, text: &str) -> Result<(), StoreError> {
         let commit = self.next(text);
         let result = tokio::time::timeout(PATIENCE, store.actors.commit(&commit)).await;
         result.expect("a commit ends in bounded time")?;
@@ -56,14 +56,14 @@ impl Writer {
     }
 
     /// Writes, again and again, until it is in.
-    pub async fn write_until_in(&mut self, store: &Store, text: &str) {
+    pub(crate) async fn write_until_in(&mut self, store: &Store, text: &str) {
         let commit = self.next(text);
         let write = || async { store.actors.commit(&commit).await.is_ok() };
         until("a commit is in", write).await;
         self.done();
     }
 
-    pub async fn read(&self, store: &Store) -> Option<String> {
+    pub(crate) async fn read(&self, store: &Store) -> Option<String> {
         let wanted = Wanted { slots: vec!["s".into()], journals: Vec::new() };
         let loaded = store.actors.load(&self.actor, &wanted).await.expect("a row");
         loaded.slots[0].as_ref().map(|slot| String::from_utf8(slot.value.bytes.clone()).expect("text"))

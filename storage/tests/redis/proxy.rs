@@ -11,7 +11,7 @@ use tokio::sync::watch;
 
 /// What becomes of what goes through.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Mode {
+pub(crate) enum Mode {
     Pass,
     /// Nothing goes through, and nobody hears of it.
     Stall,
@@ -20,14 +20,14 @@ pub enum Mode {
 }
 
 /// A proxy; it ends with its value.
-pub struct Proxy {
-    pub port: u16,
+pub(crate) struct Proxy {
+    pub(crate) port: u16,
     mode: Arc<Mutex<watch::Sender<Mode>>>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Proxy {
-    pub async fn to(server: u16) -> Self {
+    pub(crate) async fn to(server: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let port = listener.local_addr().expect("an address").port();
         let mode = Arc::new(Mutex::new(watch::channel(Mode::Pass).0));
@@ -42,15 +42,15 @@ impl Proxy {
         Self { port, mode, task }
     }
 
-    pub fn set(&self, mode: Mode) {
+    pub(crate) fn set(&self, mode: Mode) {
         self.mode.lock().send_replace(mode);
     }
 
-    pub fn mode(&self) -> Mode {
+    pub(crate) fn mode(&self) -> Mode {
         self.mode.lock().borrow().clone()
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 }

@@ -12,13 +12,13 @@ const TRIES: u32 = 3000;
 const PAUSE: Duration = Duration::from_millis(10);
 
 /// A port that was free a moment ago.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
     listener.local_addr().expect("an address").port()
 }
 
 /// Waits until `holds` is true.
-pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+pub(crate) async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
     for _ in 0..TRIES {
         if holds().await {
             return;
@@ -29,9 +29,9 @@ pub async fn until<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut()
 }
 
 /// A running server.
-pub struct Server {
+pub(crate) struct Server {
     child: Child,
-    pub port: u16,
+    pub(crate) port: u16,
     program: &'static str,
     arguments: Vec<String>,
     folder: TempDir,
@@ -39,11 +39,11 @@ pub struct Server {
 
 impl Server {
     /// A server with these settings besides those that all have.
-    pub async fn start(settings: &[&str]) -> Self {
+    pub(crate) async fn start(settings: &[&str]) -> Self {
         Self::start_on(free_port(), settings).await
     }
 
-    pub async fn start_on(port: u16, settings: &[&str]) -> Self {
+    pub(crate) async fn start_on(port: u16, settings: &[&str]) -> Self {
         let mut all = vec!["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""];
         all.extend_from_slice(settings);
         let server = Self::spawn(port, "redis-server", None, &all);
@@ -52,7 +52,7 @@ impl Server {
     }
 
     /// A sentinel that watches a master.
-    pub async fn start_sentinel(config: impl FnOnce(u16) -> String) -> Self {
+    pub(crate) async fn start_sentinel(config: impl FnOnce(u16) -> String) -> Self {
         let port = free_port();
         let server = Self::spawn(port, "redis-server", Some(config(port)), &["--sentinel"]);
         server.wait_until_it_answers().await;
@@ -84,33 +84,33 @@ impl Server {
     }
 
     /// As a machine that loses power would.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().expect("a process that can be killed");
         self.child.wait().expect("a process that ended");
     }
 
     /// Once more, with what it had.
-    pub async fn restart(&mut self) {
+    pub(crate) async fn restart(&mut self) {
         self.child = run(self.program, &self.arguments, self.folder.path());
         self.wait_until_it_answers().await;
     }
 
-    pub fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
 
     /// Sends a command as an administrator would.
-    pub async fn tell(&self, command: &[&str]) -> redis::RedisResult<redis::Value> {
+    pub(crate) async fn tell(&self, command: &[&str]) -> redis::RedisResult<redis::Value> {
         tell(&self.url(), command).await
     }
 }
 
 /// Sends one command to a server.
-pub async fn tell(url: &str, command: &[&str]) -> redis::RedisResult<redis::Value> {
+pub(crate) async fn tell(url: &str, command: &[&str]) -> redis::RedisResult<redis::Value> {
     let client = redis::Client::open(url)?;
     let config = redis::AsyncConnectionConfig::new().set_response_timeout(Some(Duration::from_secs(10)));
     let mut connection = client.get_multiplexed_async_connection_with_config(&config).await?;
