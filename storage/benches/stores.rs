@@ -5,8 +5,7 @@
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
-use std::net::TcpListener;
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -53,49 +52,16 @@ fn main() {
     runtime.block_on(redis(&options));
 }
 
-/// A server that ends with this value.
-struct Server {
-    child: Child,
-    port: u16,
-    _folder: tempfile::TempDir,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn start_redis() -> Server {
-    let folder = tempfile::tempdir().expect("a folder");
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let port = listener.local_addr().expect("an address").port();
-    drop(listener);
-    let child = Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-        .args(["--appendonly", "yes", "--appendfsync", "everysec", "--dir"])
-        .arg(folder.path())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("redis-server; install it: apt-get install redis-server");
-    Server { child, port, _folder: folder }
-}
-
 async fn redis(options: &Options) {
-    let server = start_redis();
-    let url = format!("redis://127.0.0.1:{}", server.port);
-    let store = loop {
-        match quark_storage::redis::open(url.parse().expect("an address")).await {
-            Ok(store) => break store,
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-        }
-    };
+    let settings = ["--appendonly", "yes", "--appendfsync", "everysec"];
+    let mut server = quark_servers::local::redis(&settings).unwrap_or_else(|error| panic!("{error}"));
+    let url = server.address().parse().expect("an address");
+    let store = quark_storage::open(&url).await.unwrap_or_else(|error| panic!("{error}"));
+    let port = server.process().expect("a process of ours").port();
     println!("{} writers, states of {} bytes, appendfsync everysec", options.writers, options.bytes);
     measure(&store, options, Kind::Update).await;
     let rate = measure(&store, options, Kind::First).await;
-    let bare = redis_benchmark(server.port, options);
+    let bare = redis_benchmark(port, options);
     println!("first commits by redis-benchmark -P 16: {bare:.0}/s; ours are {:.2} of it", rate / bare);
 }
 

@@ -33,7 +33,7 @@ use std::sync::Arc;
 
 use quark_runtime::store::{Store, StoreError};
 
-pub use settings::{Node, RedisSettings, RedisUrlError};
+pub use settings::RedisSettings;
 
 use client::Client;
 
@@ -43,8 +43,8 @@ use client::Client;
 ///
 /// When nobody answers now, when it refuses us, or when it is older than 7.0. Once connected, the store connects again
 /// by itself whenever it has to.
-pub async fn open(settings: RedisSettings) -> Result<Store, StoreError> {
-    let client = Arc::new(Client::connect(settings).await?);
+pub(crate) async fn open(settings: &RedisSettings) -> Result<Store, StoreError> {
+    let client = Arc::new(Client::connect(settings.clone()).await?);
     Ok(Store {
         name: client.errors.store.clone(),
         actors: Arc::new(actors::Actors::new(client.clone())),

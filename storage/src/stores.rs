@@ -9,7 +9,7 @@ use quark_runtime::store::{Store, StoreError};
 use tokio::sync::OnceCell;
 
 use crate::url::Place;
-use crate::{StoreUrl, memory, postgres, sqlite};
+use crate::{StoreUrl, memory, postgres, redis, sqlite};
 
 /// Opens stores, and gives those who open the same address the same connections.
 ///
@@ -77,6 +77,7 @@ pub async fn open(url: &StoreUrl) -> Result<Store, OpenError> {
         Place::Memory(_) => Ok(memory()),
         Place::Sqlite(settings) => Ok(sqlite::open(settings).await?),
         Place::Postgres(settings) => Ok(postgres::open(settings).await?),
+        Place::Redis(settings) => Ok(redis::open(settings).await?),
     }
 }
 

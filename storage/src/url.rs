@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::postgres::PostgresSettings;
+use crate::redis::RedisSettings;
 use crate::sqlite::SqliteSettings;
 
 /// Where a store is:
@@ -13,6 +14,7 @@ use crate::sqlite::SqliteSettings;
 /// | `memory://name` | in this process; ends with it. One for each name of a [`Stores`](crate::Stores) |
 /// | `sqlite://folder/file.db` | one file; a third slash makes the path absolute. See [`SqliteSettings`] |
 /// | `postgres://user:password@host:5432/database` | a PostgreSQL. See [`PostgresSettings`] |
+/// | `redis://user:password@host:6379/0` | a Redis; also clusters and sentinels. See [`RedisSettings`] |
 ///
 /// Neither [`Display`](fmt::Display) nor [`Debug`](fmt::Debug) shows a password.
 #[derive(Clone, PartialEq, Eq)]
@@ -24,6 +26,7 @@ pub(crate) enum Place {
     Memory(Box<str>),
     Sqlite(SqliteSettings),
     Postgres(Box<PostgresSettings>),
+    Redis(Box<RedisSettings>),
 }
 
 /// Why a text is no address of a store. It holds nothing of the text that may be secret.
@@ -90,6 +93,8 @@ impl FromStr for StoreUrl {
             "memory" => Place::Memory(rest.into()),
             "sqlite" => Place::Sqlite(SqliteSettings::parse(rest)?),
             "postgres" | "postgresql" => Place::Postgres(Box::new(PostgresSettings::parse(text)?)),
+            "redis" | "rediss" | "redis+cluster" | "rediss+cluster" | "redis+sentinel"
+            | "rediss+sentinel" => Place::Redis(Box::new(RedisSettings::parse(text)?)),
             // Whatever stands before the colon could be a secret that lost its scheme; a word is none.
             _ if scheme.len() < 20 && scheme.bytes().all(|b| b.is_ascii_lowercase() || b == b'+') => {
                 return Err(StoreUrlError::UnknownScheme(scheme.into()));
@@ -105,6 +110,7 @@ impl fmt::Display for StoreUrl {
             Place::Memory(name) => write!(f, "memory://{name}"),
             Place::Sqlite(settings) => settings.fmt(f),
             Place::Postgres(settings) => settings.fmt(f),
+            Place::Redis(settings) => settings.fmt(f),
         }
     }
 }
@@ -116,7 +122,7 @@ impl fmt::Debug for StoreUrl {
 }
 
 /// The settings that follow the `?` of an address: names and values, joined by `&`.
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "redis"))]
 pub(crate) fn settings(query: &str) -> impl Iterator<Item = (&str, &str)> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty());
     pairs.map(|pair| pair.split_once('=').unwrap_or((pair, "")))

@@ -176,8 +176,8 @@ impl Dialer {
         Ok(())
     }
 
-    /// What sentinels called the master may have been demoted meanwhile.
-    fn check_role(&self, answer: Value) -> Result<(), StoreError> {
+    /// What sentinels call the master may have been demoted meanwhile. Who may not ask is let through.
+    pub(super) fn check_role(&self, answer: Value) -> Result<(), StoreError> {
         let Layout::Sentinel { .. } = self.settings.layout else { return Ok(()) };
         let Value::Array(fields) = answer else { return Ok(()) };
         match fields.first() {

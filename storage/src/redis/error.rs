@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     fn errors() -> Errors {
-        Errors::new(Arc::new("redis://:hidden@h".parse().unwrap()))
+        Errors::new(Arc::new(RedisSettings::parse("redis://:hidden@h").unwrap()))
     }
 
     #[test]

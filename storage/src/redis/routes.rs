@@ -99,9 +99,14 @@ async fn ask_sentinel(dialer: &Dialer, sentinel: &Node, master: &str) -> Result<
     let connection = dialer.dial_sentinel(sentinel).await?;
     match ask(dialer, connection, &["SENTINEL", "GET-MASTER-ADDR-BY-NAME", master]).await? {
         Value::Nil => Err(dialer.errors.unavailable(&format!("{sentinel} knows no master {master}"))),
-        Value::Array(parts) => read_node(&parts, &sentinel.host)
-            .map(Routes::One)
-            .ok_or_else(|| dialer.errors.unexpected("an address of another shape")),
+        Value::Array(parts) => {
+            let node = read_node(&parts, &sentinel.host);
+            let node = node.ok_or_else(|| dialer.errors.unexpected("an address of another shape"))?;
+            // Right after a failover some sentinels still name the old one; then the others are asked.
+            let connection = dialer.dial_plain(&node, std::time::Duration::ZERO).await?;
+            dialer.check_role(ask(dialer, connection, &["ROLE"]).await.unwrap_or_default())?;
+            Ok(Routes::One(node))
+        }
         _ => Err(dialer.errors.unexpected("an address of another shape")),
     }
 }

@@ -2,8 +2,9 @@
 
 use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::time::Duration;
+
+use crate::url::{self, StoreUrlError};
 
 /// The port that Redis listens on unless told otherwise.
 const PORT: u16 = 6379;
@@ -12,11 +13,10 @@ const SENTINEL_PORT: u16 = 26379;
 
 /// One server's host and port.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Node {
+pub(super) struct Node {
     /// A name or an address.
-    pub host: String,
-    /// Its port.
-    pub port: u16,
+    pub(super) host: String,
+    pub(super) port: u16,
 }
 
 impl fmt::Display for Node {
@@ -75,49 +75,10 @@ pub struct RedisSettings {
     pub(super) connect_timeout: Duration,
 }
 
-/// Why a text is no address of a Redis. It holds no part of the address that may be secret.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum RedisUrlError {
-    /// It does not begin as one.
-    #[error(
-        "no address of a Redis; write `redis://host:6379`, `redis+cluster://host:7000,host:7001` or \
-         `redis+sentinel://host:26379/master`, with `rediss` for TLS"
-    )]
-    Scheme,
-    /// It names no server.
-    #[error("no host; write `redis://host:6379`")]
-    NoHost,
-    /// It names several servers where one is meant.
-    #[error("several hosts; write `redis+cluster://…` or `redis+sentinel://…` if that is meant")]
-    ManyHosts,
-    /// A host and port cannot be read.
-    #[error("a host and port cannot be read; write `redis://host:6379`, and `%3F` for a `?` in a password")]
-    Host,
-    /// What follows the first slash is no number of a database.
-    #[error("the database is no number; write it as in `redis://host:6379/0`")]
-    Database,
-    /// A cluster has only one database.
-    #[error("a cluster has database 0 only, not {0}")]
-    ClusterDatabase(i64),
-    /// The sentinels need to be asked for a master.
-    #[error("no name of a master; write `redis+sentinel://host:26379/mymaster`")]
-    NoMaster,
-    /// A setting that nobody knows.
-    #[error("unknown setting {0}; there are prefix, ca, timeout_ms, sentinel_user and sentinel_password")]
-    UnknownSetting(String),
-    /// A setting with a value that it cannot have.
-    #[error("setting {setting} is not what it takes: {expected}")]
-    Setting {
-        /// Which.
-        setting: &'static str,
-        /// What it takes.
-        expected: &'static str,
-    },
-    /// A percent sign is not followed by two hexadecimal digits, or they are no UTF-8.
-    #[error("a percent sign is not followed by two hexadecimal digits; write `%25` for the sign itself")]
-    Percent,
-}
+/// An address that is right, for those that are not.
+const EXAMPLE: &str = "redis://user:password@host:6379/0";
+const CLUSTER_EXAMPLE: &str = "redis+cluster://host:7000,host:7001";
+const SENTINEL_EXAMPLE: &str = "redis+sentinel://host:26379,host:26379/mymaster";
 
 impl RedisSettings {
     /// An answer that takes longer than this is not waited for. Redis answers in well below a millisecond; the
@@ -127,20 +88,6 @@ impl RedisSettings {
 
     /// A connection that takes longer than this is given up: three times the wait of TCP for a lost first packet.
     pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-
-    /// How long an answer is waited for.
-    #[must_use]
-    pub fn response_timeout(mut self, timeout: Duration) -> Self {
-        self.response_timeout = timeout;
-        self
-    }
-
-    /// How long a connection may take.
-    #[must_use]
-    pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.connect_timeout = timeout;
-        self
-    }
 
     /// The scheme that its text begins with.
     fn scheme(&self) -> &'static str {
@@ -199,16 +146,16 @@ impl fmt::Debug for RedisSettings {
     }
 }
 
-impl FromStr for RedisSettings {
-    type Err = RedisUrlError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let (scheme, rest) = text.split_once("://").ok_or(RedisUrlError::Scheme)?;
+impl RedisSettings {
+    /// Reads a whole address.
+    pub(crate) fn parse(text: &str) -> Result<Self, StoreUrlError> {
+        let malformed = |part, expected| StoreUrlError::Malformed { part, expected, example: EXAMPLE };
+        let (scheme, rest) = text.split_once("://").ok_or(StoreUrlError::NoScheme)?;
         let (base, kind) = scheme.split_once('+').unwrap_or((scheme, ""));
         let tls = match base {
             "redis" => false,
             "rediss" => true,
-            _ => return Err(RedisUrlError::Scheme),
+            _ => return Err(StoreUrlError::UnknownScheme(scheme.into())),
         };
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         // A password may hold an `@` that nobody encoded, a host cannot.
@@ -217,55 +164,59 @@ impl FromStr for RedisSettings {
         let port = if kind == "sentinel" { SENTINEL_PORT } else { PORT };
         let mut nodes = Vec::new();
         for host in hosts.split(',').filter(|host| !host.is_empty()) {
-            nodes.push(node(host, port)?);
+            nodes.push(node(host, port).ok_or_else(|| malformed("host", "host with or without a port"))?);
         }
-        let first = nodes.first().cloned().ok_or(RedisUrlError::NoHost)?;
+        let first = nodes.first().cloned();
+        let first = first.ok_or(StoreUrlError::Missing { missing: "host", example: EXAMPLE })?;
         let (layout, database) = match kind {
-            "" if nodes.len() > 1 => return Err(RedisUrlError::ManyHosts),
+            "" if nodes.len() > 1 => {
+                let (part, expected) =
+                    ("host", "single one, as it must be unless it is a cluster or sentinels");
+                return Err(StoreUrlError::Malformed { part, expected, example: CLUSTER_EXAMPLE });
+            }
             "" => (Layout::Single(first), path),
+            "cluster" if !matches!(path, "" | "0") => {
+                let (part, expected) = ("database", "0, which is the only one of a cluster");
+                return Err(StoreUrlError::Malformed { part, expected, example: CLUSTER_EXAMPLE });
+            }
             "cluster" => (Layout::Cluster(nodes), path),
             "sentinel" => {
                 let (master, database) = path.split_once('/').unwrap_or((path, ""));
                 if master.is_empty() {
-                    return Err(RedisUrlError::NoMaster);
+                    let missing = "name of a master";
+                    return Err(StoreUrlError::Missing { missing, example: SENTINEL_EXAMPLE });
                 }
                 (Layout::Sentinel { sentinels: nodes, master: decode(master)? }, database)
             }
-            _ => return Err(RedisUrlError::Scheme),
+            _ => return Err(StoreUrlError::UnknownScheme(scheme.into())),
         };
         let database = match database {
             "" => 0,
-            text => text.parse::<u16>().map(i64::from).map_err(|_| RedisUrlError::Database)?,
+            text => text.parse::<u16>().map_err(|_| malformed("database", "number"))?,
         };
-        if database != 0 && matches!(layout, Layout::Cluster(_)) {
-            return Err(RedisUrlError::ClusterDatabase(database));
-        }
         let mut settings = Self {
             layout,
             login: parse_login(login)?,
             sentinel_login: Login::default(),
             tls,
             ca: None,
-            database,
+            database: i64::from(database),
             prefix: "quark".to_owned(),
             response_timeout: Self::RESPONSE_TIMEOUT,
             connect_timeout: Self::CONNECT_TIMEOUT,
         };
-        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        for (name, value) in url::settings(query) {
             settings.set(name, decode(value)?)?;
         }
         Ok(settings)
     }
-}
 
-impl RedisSettings {
     /// Takes in one setting of an address.
-    fn set(&mut self, name: &str, value: String) -> Result<(), RedisUrlError> {
+    fn set(&mut self, name: &str, value: String) -> Result<(), StoreUrlError> {
         match name {
             "prefix" if value.is_empty() || value.contains(['{', '}']) => {
                 let expected = "one or more characters, and none of them a brace";
-                return Err(RedisUrlError::Setting { setting: "prefix", expected });
+                return Err(StoreUrlError::Setting { name: "prefix", expected });
             }
             "prefix" => self.prefix = value,
             "ca" => self.ca = Some(PathBuf::from(value)),
@@ -273,27 +224,30 @@ impl RedisSettings {
                 Ok(millis @ 1..) => self.response_timeout = Duration::from_millis(millis),
                 _ => {
                     let expected = "a number of milliseconds, from 1";
-                    return Err(RedisUrlError::Setting { setting: "timeout_ms", expected });
+                    return Err(StoreUrlError::Setting { name: "timeout_ms", expected });
                 }
             },
             "sentinel_user" => self.sentinel_login.user = Some(value),
             "sentinel_password" => self.sentinel_login.password = Some(value),
-            // What is no word may be a part of a password that nobody encoded.
-            _ if name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') => {
-                return Err(RedisUrlError::UnknownSetting(name.to_owned()));
+            _ => {
+                // What is no word may be a part of a password that nobody encoded.
+                let word = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+                let known = "prefix, ca, timeout_ms, sentinel_user, sentinel_password";
+                return Err(StoreUrlError::UnknownSetting {
+                    name: if word { name } else { "***" }.into(),
+                    known,
+                });
             }
-            _ => return Err(RedisUrlError::UnknownSetting("***".to_owned())),
         }
         Ok(())
     }
 }
 
 /// Reads `host:port`, `[v6]:port` or `host`.
-fn node(text: &str, default_port: u16) -> Result<Node, RedisUrlError> {
-    let wrong = || RedisUrlError::Host;
+fn node(text: &str, default_port: u16) -> Option<Node> {
     let (host, port) = match text.strip_prefix('[') {
         Some(rest) => {
-            let (host, port) = rest.split_once(']').ok_or_else(wrong)?;
+            let (host, port) = rest.split_once(']')?;
             (host, (!port.is_empty()).then_some(port))
         }
         None => match text.find(':') {
@@ -303,16 +257,13 @@ fn node(text: &str, default_port: u16) -> Result<Node, RedisUrlError> {
     };
     let port = match port {
         None => default_port,
-        Some(port) => port.strip_prefix(':').and_then(|port| port.parse().ok()).ok_or_else(wrong)?,
+        Some(port) => port.strip_prefix(':')?.parse().ok()?,
     };
-    if host.is_empty() || port == 0 {
-        return Err(wrong());
-    }
-    Ok(Node { host: host.to_owned(), port })
+    (!host.is_empty() && port != 0).then(|| Node { host: host.to_owned(), port })
 }
 
 /// Reads `user:password`, `:password` or `user`.
-fn parse_login(text: &str) -> Result<Login, RedisUrlError> {
+fn parse_login(text: &str) -> Result<Login, StoreUrlError> {
     let (user, password) = match text.split_once(':') {
         Some((user, password)) => (user, Some(password)),
         None => (text, None),
@@ -322,7 +273,9 @@ fn parse_login(text: &str) -> Result<Login, RedisUrlError> {
 }
 
 /// Takes the percent signs out of a part of an address (RFC 3986, section 2.1).
-fn decode(text: &str) -> Result<String, RedisUrlError> {
+fn decode(text: &str) -> Result<String, StoreUrlError> {
+    let (part, expected) = ("percent sign", "one with two hexadecimal digits after it, as in %25 for itself");
+    let wrong = StoreUrlError::Malformed { part, expected, example: EXAMPLE };
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&first, after)) = rest.split_first() {
@@ -331,20 +284,21 @@ fn decode(text: &str) -> Result<String, RedisUrlError> {
             bytes.push(first);
             continue;
         }
-        let (digits, after) = after.split_at_checked(2).ok_or(RedisUrlError::Percent)?;
-        let digits = std::str::from_utf8(digits).map_err(|_| RedisUrlError::Percent)?;
-        bytes.push(u8::from_str_radix(digits, 16).map_err(|_| RedisUrlError::Percent)?);
+        let Some((digits, after)) = after.split_at_checked(2) else { return Err(wrong) };
+        let byte = std::str::from_utf8(digits).ok().and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let Some(byte) = byte else { return Err(wrong) };
+        bytes.push(byte);
         rest = after;
     }
-    String::from_utf8(bytes).map_err(|_| RedisUrlError::Percent)
+    String::from_utf8(bytes).map_err(|_| wrong)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(text: &str) -> Result<RedisSettings, RedisUrlError> {
-        text.parse()
+    fn parse(text: &str) -> Result<RedisSettings, StoreUrlError> {
+        RedisSettings::parse(text)
     }
 
     #[test]
@@ -369,29 +323,27 @@ mod tests {
 
     #[test]
     fn a_malformed_address_says_what_is_wrong_and_no_secret() {
-        let wrong = [
-            ("postgres://u:secret@h/x", RedisUrlError::Scheme),
-            ("redis+cluter://h", RedisUrlError::Scheme),
-            ("redis://u:secret@", RedisUrlError::NoHost),
-            ("redis://u:secret@a:1,b:2", RedisUrlError::ManyHosts),
-            ("redis://u:secret@h:port", RedisUrlError::Host),
-            ("redis://h/one", RedisUrlError::Database),
-            ("redis+cluster://h/1", RedisUrlError::ClusterDatabase(1)),
-            ("redis+sentinel://u:secret@h", RedisUrlError::NoMaster),
-            ("redis://u:secret@h?prefx=a", RedisUrlError::UnknownSetting("prefx".into())),
-            ("redis://h?se1=1&secret", RedisUrlError::UnknownSetting("***".into())),
-            ("redis://:secret", RedisUrlError::Host),
-            ("redis://u:secret?x@h", RedisUrlError::Host),
-            ("redis://u:%zz@h", RedisUrlError::Percent),
-            ("redis://u:secret%2@h", RedisUrlError::Percent),
-        ];
-        for (text, expected) in wrong {
-            let error = parse(text).unwrap_err();
-            assert_eq!(error, expected, "{text}");
-            assert!(!error.to_string().contains("secret"), "{error}");
-        }
-        for text in ["redis://h?prefix=a{b", "redis://h?timeout_ms=0", "redis://h?timeout_ms=soon"] {
-            assert!(matches!(parse(text), Err(RedisUrlError::Setting { .. })), "{text}");
+        for (text, part) in [
+            ("redis+cluter://h", "redis+cluter"),
+            ("redis://u:s3cret@", "host"),
+            ("redis://:s3cret", "host"),
+            ("redis://u:s3cret?x@h", "host"),
+            ("redis://u:s3cret@h:port", "port"),
+            ("redis://u:s3cret@a:1,b:2", "single"),
+            ("redis://h/s3cret", "database"),
+            ("redis+cluster://h/1", "database"),
+            ("redis+sentinel://u:s3cret@h", "master"),
+            ("redis://u:s3cret@h?prefx=a", "prefx"),
+            ("redis://h?prefix=a{s3cret", "prefix"),
+            ("redis://h?timeout_ms=0", "timeout_ms"),
+            ("redis://h?timeout_ms=s3cret", "timeout_ms"),
+            ("redis://h?s3cret", "unknown setting"),
+            ("redis://u:s3cret%2@h", "percent"),
+            ("redis://u:%zz@h", "percent"),
+        ] {
+            let error = parse(text).expect_err(text).to_string();
+            assert!(error.contains(part), "{text}: {error}");
+            assert!(!error.contains("s3cret"), "{text}: {error}");
         }
     }
 

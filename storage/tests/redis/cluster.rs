@@ -32,7 +32,7 @@ impl Cluster {
                 "--cluster-port",
                 &bus,
             ];
-            nodes.push((Server::start(&settings).await, bus));
+            nodes.push((Server::start(&settings), bus));
         }
         for (range, (node, _)) in [("0", "5461"), ("5462", "10922"), ("10923", "16383")].iter().zip(&nodes) {
             node.tell(&["CLUSTER", "ADDSLOTSRANGE", range.0, range.1]).await.unwrap();

@@ -3,16 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::proxy::{Mode, Proxy};
+use super::server::{Server, free_port, tell, until};
+use super::{open_url, refused};
 use quark_base::{Fault as _, Outcome, Timestamp};
 use quark_runtime::store::{
     Address, Append, Commit, ETag, Encoded, Epoch, Fence, Group, HealthState, NewItem, OutboxMessage,
     ReadStart, SlotWrite, Store, StoreError, Wanted,
 };
-use quark_storage::redis::open;
-
-use super::proxy::{Mode, Proxy};
-use super::server::{Server, free_port, tell, until};
-use super::{open_url, settings};
 
 /// Longer than anything here should take.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -80,14 +78,14 @@ async fn until_down(store: &Store) {
 
 #[tokio::test]
 async fn nobody_there_is_unavailable() {
-    let error = open(settings(&format!("redis://127.0.0.1:{}", free_port()))).await.unwrap_err();
+    let error = refused(&format!("redis://127.0.0.1:{}", free_port())).await;
     assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
     assert_eq!(error.outcome(), Outcome::Rejected);
 }
 
 #[tokio::test]
 async fn a_server_that_says_nothing_is_an_error_in_bounded_time() {
-    let server = Server::start(&[]).await;
+    let server = Server::start(&[]);
     let proxy = Proxy::to(server.port).await;
     let store = open_url(&format!("{}?timeout_ms=200", proxy.url())).await;
     let mut writer = Writer::new("a");
@@ -107,7 +105,7 @@ async fn a_server_that_says_nothing_is_an_error_in_bounded_time() {
 
 #[tokio::test]
 async fn a_read_without_an_answer_is_unavailable() {
-    let server = Server::start(&[]).await;
+    let server = Server::start(&[]);
     let proxy = Proxy::to(server.port).await;
     let store = open_url(&proxy.url()).await;
     let writer = Writer::new("a");
@@ -118,7 +116,7 @@ async fn a_read_without_an_answer_is_unavailable() {
 
 #[tokio::test]
 async fn a_commit_whose_answer_got_lost_is_unknown_and_takes_effect_once() {
-    let server = Server::start(&[]).await;
+    let server = Server::start(&[]);
     let proxy = Proxy::to(server.port).await;
     let store = open_url(&proxy.url()).await;
     let mut writer = Writer::new("a");
@@ -144,7 +142,7 @@ async fn a_commit_whose_answer_got_lost_is_unknown_and_takes_effect_once() {
 
 #[tokio::test]
 async fn a_server_that_was_killed_comes_back_with_what_it_acknowledged() {
-    let mut server = Server::start(&["--appendfsync", "always"]).await;
+    let mut server = Server::start(&["--appendfsync", "always"]);
     let store = open_url(&server.url()).await;
     let mut writers: Vec<_> = (0..20).map(|index| Writer::new(&index.to_string())).collect();
     for writer in &mut writers {
@@ -154,7 +152,7 @@ async fn a_server_that_was_killed_comes_back_with_what_it_acknowledged() {
     until_down(&store).await;
     let error = writers[0].write(&store, "2").await.unwrap_err();
     assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
-    server.restart().await;
+    server.restart();
     for writer in &mut writers {
         writer.write_until_in(&store, "2").await;
         assert_eq!(writer.read(&store).await.as_deref(), Some("2"));
@@ -164,7 +162,7 @@ async fn a_server_that_was_killed_comes_back_with_what_it_acknowledged() {
 
 #[tokio::test]
 async fn a_server_that_lost_everything_is_told_from_one_that_is_new() {
-    let server = Server::start(&[]).await;
+    let server = Server::start(&[]);
     let store = open_url(&server.url()).await;
     let mut writer = Writer::new("a");
     writer.write(&store, "1").await.unwrap();
@@ -178,7 +176,7 @@ async fn a_server_that_lost_everything_is_told_from_one_that_is_new() {
 
 #[tokio::test]
 async fn a_server_without_memory_is_full_and_still_lets_things_go() {
-    let server = Server::start(&["--maxmemory-policy", "noeviction"]).await;
+    let server = Server::start(&["--maxmemory-policy", "noeviction"]);
     let store = open_url(&server.url()).await;
     let mut writer = Writer::new("a");
     let mut commit = writer.next("1");
@@ -199,7 +197,7 @@ async fn a_server_without_memory_is_full_and_still_lets_things_go() {
 
 #[tokio::test]
 async fn a_replica_is_read_only() {
-    let server = Server::start(&[]).await;
+    let server = Server::start(&[]);
     let store = open_url(&server.url()).await;
     let mut writer = Writer::new("a");
     writer.write(&store, "1").await.unwrap();
@@ -214,7 +212,7 @@ async fn a_replica_is_read_only() {
 
 #[tokio::test]
 async fn a_server_that_misses_its_replicas_is_read_only() {
-    let server = Server::start(&["--min-replicas-to-write", "1"]).await;
+    let server = Server::start(&["--min-replicas-to-write", "1"]);
     let store = open_url(&server.url()).await;
     let mut writer = Writer::new("a");
     let error = writer.write(&store, "1").await.unwrap_err();
@@ -225,11 +223,11 @@ async fn a_server_that_misses_its_replicas_is_read_only() {
 
 #[tokio::test]
 async fn a_server_that_cannot_persist_is_read_only() {
-    let server = Server::start(&["--appendonly", "no", "--save", "3600 1"]).await;
+    let mut server = Server::start(&["--appendonly", "no", "--save", "3600 1"]);
     let store = open_url(&server.url()).await;
     let mut writer = Writer::new("a");
     writer.write(&store, "1").await.unwrap();
-    std::fs::remove_dir_all(server.folder()).unwrap();
+    server.remove_folder();
     let failed = || async {
         // It refuses to begin while the last one is still at work.
         let _ = server.tell(&["BGSAVE"]).await;
@@ -245,9 +243,9 @@ async fn a_server_that_cannot_persist_is_read_only() {
 
 #[tokio::test]
 async fn a_wrong_password_is_denied_and_not_shown() {
-    let server = Server::start(&["--requirepass", "s3cret"]).await;
+    let server = Server::start(&["--requirepass", "s3cret"]);
     for url in ["redis://:hidden@127.0.0.1", "redis://someone:hidden@127.0.0.1", "redis://127.0.0.1"] {
-        let error = open(settings(&format!("{url}:{}", server.port))).await.unwrap_err();
+        let error = refused(&format!("{url}:{}", server.port)).await;
         assert!(matches!(error, StoreError::Denied { .. }), "{url}: {error:?}");
         assert!(!format!("{error} {error:?}").contains("hidden"), "{error:?}");
     }
@@ -272,7 +270,7 @@ async fn a_wrong_password_is_denied_and_not_shown() {
 
 #[tokio::test]
 async fn a_user_without_rights_is_denied() {
-    let server = Server::start(&[]).await;
+    let server = Server::start(&[]);
     server.tell(&["ACL", "SETUSER", "reader", "on", ">word", "~*", "+@all", "-hmget"]).await.unwrap();
     let store = open_url(&format!("redis://reader:word@127.0.0.1:{}", server.port)).await;
     let error = store.actors.load(&Address::new("t", "a"), &Wanted::default()).await.unwrap_err();
@@ -281,7 +279,7 @@ async fn a_user_without_rights_is_denied() {
 
 #[tokio::test]
 async fn a_server_that_forgot_its_scripts_gets_them_again() {
-    let server = Server::start(&[]).await;
+    let server = Server::start(&[]);
     let store = open_url(&server.url()).await;
     let mut writer = Writer::new("a");
     writer.write(&store, "1").await.unwrap();
@@ -292,7 +290,7 @@ async fn a_server_that_forgot_its_scripts_gets_them_again() {
 
 #[tokio::test]
 async fn a_value_that_is_too_large_is_refused() {
-    let server = Server::start(&[]).await;
+    let server = Server::start(&[]);
     let store = open_url(&server.url()).await;
     let mut writer = Writer::new("a");
     let error = writer.write(&store, &"x".repeat((16 << 20) + 1)).await.unwrap_err();
@@ -302,7 +300,7 @@ async fn a_value_that_is_too_large_is_refused() {
 
 #[tokio::test]
 async fn a_damaged_row_is_corrupt() {
-    let server = Server::start(&[]).await;
+    let server = Server::start(&[]);
     let store = open_url(&server.url()).await;
     let mut writer = Writer::new("a");
     writer.write(&store, "1").await.unwrap();
@@ -319,7 +317,7 @@ async fn a_damaged_row_is_corrupt() {
 
 #[tokio::test]
 async fn what_waits_for_a_silent_server_is_bounded() {
-    let server = Server::start(&[]).await;
+    let server = Server::start(&[]);
     let proxy = Proxy::to(server.port).await;
     let store = Arc::new(open_url(&format!("{}?timeout_ms=300", proxy.url())).await);
     proxy.set(Mode::Stall);
@@ -344,7 +342,7 @@ async fn what_waits_for_a_silent_server_is_bounded() {
 
 #[tokio::test]
 async fn a_waiting_read_of_a_stream_survives_its_server() {
-    let mut server = Server::start(&["--appendfsync", "always"]).await;
+    let mut server = Server::start(&["--appendfsync", "always"]);
     let store = open_url(&server.url()).await;
     let streams = store.streams.clone().expect("streams");
     let group = Group { namespace: "n".into(), name: "g".into() };
@@ -364,7 +362,7 @@ async fn a_waiting_read_of_a_stream_survives_its_server() {
     };
     server.kill();
     until_down(&store).await;
-    server.restart().await;
+    server.restart();
     until_up(&store).await;
     let item = NewItem { key: "k".into(), time: Timestamp(1), value: json("1") };
     streams.append("n", &[item]).await.unwrap();

@@ -7,32 +7,48 @@ mod sentinel;
 mod server;
 mod tls;
 
-use quark_runtime::store::Store;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use quark_runtime::store::{Store, StoreError};
 use quark_storage::conformance::Fixture;
-use quark_storage::redis::{RedisSettings, open};
+use quark_storage::{OpenError, StoreUrl};
 
-use server::Server;
-
-/// A server of its own for each case.
-struct OnRedis(Server);
+/// Keys of one case's own, on whichever server there is.
+struct OnRedis {
+    server: quark_servers::Server,
+    prefix: String,
+}
 
 impl Fixture for OnRedis {
     async fn set_up() -> Self {
-        Self(Server::start(&[]).await)
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let server = quark_servers::Server::redis().await.unwrap_or_else(|error| panic!("{error}"));
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("after 1970");
+        let prefix = format!("case-{}-{}-{number}", std::process::id(), now.as_nanos());
+        Self { server, prefix }
     }
 
     async fn open(&self) -> Store {
-        open_url(&self.0.url()).await
+        open_url(&format!("{}?prefix={}", self.server.address(), self.prefix)).await
     }
 }
 
 quark_storage::conformance_tests!(OnRedis);
 quark_storage::stream_conformance_tests!(OnRedis);
 
-fn settings(url: &str) -> RedisSettings {
-    url.parse().expect("an address")
+fn url(text: &str) -> StoreUrl {
+    text.parse().expect("an address")
 }
 
-async fn open_url(url: &str) -> Store {
-    open(settings(url)).await.expect("a store")
+async fn open_url(text: &str) -> Store {
+    quark_storage::open(&url(text)).await.expect("a store")
+}
+
+/// Why a store cannot be opened.
+async fn refused(text: &str) -> StoreError {
+    match quark_storage::open(&url(text)).await {
+        Err(OpenError::Store(error)) => error,
+        other => panic!("it should not have opened: {other:?}"),
+    }
 }

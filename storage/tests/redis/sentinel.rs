@@ -1,33 +1,30 @@
 //! The store on a server that sentinels watch.
 
 use quark_runtime::store::{HealthState, StoreError};
-use quark_storage::redis::open;
 
 use super::faults::Writer;
-use super::server::{Server, until};
-use super::{open_url, settings};
+use super::server::{Sentinel, Server, until};
+use super::{open_url, refused};
 
 async fn replication(server: &Server) -> String {
     let info = server.tell(&["INFO", "replication"]).await.unwrap_or_default();
     redis::from_redis_value(info).unwrap_or_default()
 }
 
-async fn start_sentinel(master: u16) -> Server {
-    Server::start_sentinel(|_| {
-        format!(
-            "sentinel monitor chief 127.0.0.1 {master} 2\n\
-             sentinel down-after-milliseconds chief 500\n\
-             sentinel failover-timeout chief 2000\n"
-        )
-    })
-    .await
+async fn start_sentinel(master: u16) -> Sentinel {
+    let config = format!(
+        "sentinel monitor chief 127.0.0.1 {master} 2\n\
+         sentinel down-after-milliseconds chief 500\n\
+         sentinel failover-timeout chief 2000\n"
+    );
+    Sentinel::start(&config).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_failover_is_followed() {
-    let mut master = Server::start(&[]).await;
+    let mut master = Server::start(&[]);
     let port = master.port.to_string();
-    let replica = Server::start(&["--replicaof", &format!("127.0.0.1 {port}")]).await;
+    let replica = Server::start(&["--replicaof", &format!("127.0.0.1 {port}")]);
     until("the replica follows", || async { replication(&replica).await.contains("master_link_status:up") })
         .await;
     let mut sentinels = Vec::new();
@@ -53,7 +50,15 @@ async fn a_failover_is_followed() {
     assert_eq!(writer.read(&store).await.as_deref(), Some("2"));
     assert!(replication(&replica).await.contains("role:master"));
     until("the store is up", || async { store.health.state() == HealthState::Up }).await;
-    // One of the sentinels may be gone as well.
+    // One of the sentinels may be gone as well, once the others have heard of the new master.
+    for sentinel in &sentinels {
+        let knows = || async {
+            let answer = sentinel.tell(&["SENTINEL", "GET-MASTER-ADDR-BY-NAME", "chief"]).await;
+            let answer = redis::from_redis_value::<(String, u16)>(answer.unwrap_or_default());
+            answer.is_ok_and(|(_, port)| port == replica.port)
+        };
+        until("the sentinel knows the new master", knows).await;
+    }
     sentinels[0].kill();
     let again = open_url(&url).await;
     writer.write(&again, "3").await.unwrap();
@@ -66,10 +71,10 @@ async fn row_is_there(server: &Server) -> bool {
 
 #[tokio::test]
 async fn a_master_that_no_sentinel_knows_is_unavailable() {
-    let master = Server::start(&[]).await;
+    let master = Server::start(&[]);
     let sentinel = start_sentinel(master.port).await;
     let url = format!("redis+sentinel://127.0.0.1:{}/unknown", sentinel.port);
-    let error = open(settings(&url)).await.unwrap_err();
+    let error = refused(&url).await;
     assert!(
         matches!(&error, StoreError::Unavailable { cause, .. } if cause.contains("unknown")),
         "{error:?}"

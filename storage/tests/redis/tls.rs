@@ -1,14 +1,15 @@
 //! The store over TLS, with certificates made for the test.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use quark_runtime::store::StoreError;
-use quark_storage::redis::open;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 use super::faults::Writer;
 use super::server::{Server, free_port};
-use super::{open_url, settings};
+use super::{open_url, refused};
 
 /// Writes an authority's certificate, and one of a server on loopback that it signed.
 fn certificates(folder: &Path) -> (PathBuf, PathBuf, PathBuf) {
@@ -18,9 +19,12 @@ fn certificates(folder: &Path) -> (PathBuf, PathBuf, PathBuf) {
     let key = KeyPair::generate().unwrap();
     let names = vec!["127.0.0.1".to_owned(), "localhost".to_owned()];
     let server = CertificateParams::new(names).unwrap().signed_by(&key, &authority).unwrap();
+    std::fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
     let write = |name: &str, text: String| {
         let file = folder.join(name);
         std::fs::write(&file, text).unwrap();
+        // The server may run as somebody else.
+        std::fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
         file
     };
     (
@@ -35,24 +39,19 @@ async fn a_server_is_known_by_its_certificate() {
     let folder = tempfile::tempdir().unwrap();
     let (ca, certificate, key) = certificates(folder.path());
     let text = |path: &Path| path.display().to_string();
-    let port = free_port();
     let tls_port = free_port().to_string();
-    let server = Server::start_on(
-        port,
-        &[
-            "--tls-port",
-            &tls_port,
-            "--tls-cert-file",
-            &text(&certificate),
-            "--tls-key-file",
-            &text(&key),
-            "--tls-ca-cert-file",
-            &text(&ca),
-            "--tls-auth-clients",
-            "no",
-        ],
-    )
-    .await;
+    let server = Server::start(&[
+        "--tls-port",
+        &tls_port,
+        "--tls-cert-file",
+        &text(&certificate),
+        "--tls-key-file",
+        &text(&key),
+        "--tls-ca-cert-file",
+        &text(&ca),
+        "--tls-auth-clients",
+        "no",
+    ]);
     let store = open_url(&format!("rediss://127.0.0.1:{tls_port}?ca={}", text(&ca))).await;
     let mut writer = Writer::new("a");
     writer.write(&store, "1").await.unwrap();
@@ -61,12 +60,11 @@ async fn a_server_is_known_by_its_certificate() {
     let other = tempfile::tempdir().unwrap();
     let (other_ca, ..) = certificates(other.path());
     for query in [String::new(), format!("?ca={}", text(&other_ca))] {
-        let error = open(settings(&format!("rediss://127.0.0.1:{tls_port}{query}"))).await.unwrap_err();
+        let error = refused(&format!("rediss://127.0.0.1:{tls_port}{query}")).await;
         assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
         assert!(error.to_string().contains("certificate"), "{error}");
     }
-    let missing = settings(&format!("rediss://127.0.0.1:{tls_port}?ca=/no/such/file"));
-    let error = open(missing).await.unwrap_err();
+    let error = refused(&format!("rediss://127.0.0.1:{tls_port}?ca=/no/such/file")).await;
     assert!(error.to_string().contains("/no/such/file"), "{error}");
     drop(server);
 }
