@@ -18,18 +18,13 @@
 pub(crate) mod block;
 mod cell;
 mod executor;
-mod fetch;
-mod head;
-mod inline;
 mod lanes;
 mod lend;
-mod list;
 pub(crate) mod local;
 mod lock;
 mod mailbox;
 #[cfg(all(test, quark_loom))]
 mod models;
-mod origin;
 mod resident;
 mod slot;
 pub(crate) mod sync;
@@ -37,11 +32,10 @@ mod task;
 mod visit;
 mod word;
 
-pub(crate) use block::Ticket;
+pub(crate) use block::{Inline, Ticket, run_inline};
 pub(crate) use cell::{Apart, ScopeRef};
 pub use cell::{Exclusive, Shared, TurnMode};
 pub(crate) use executor::{Executor, Item};
-pub(crate) use inline::{Inline, run_inline};
 pub use lend::Lend;
 pub(crate) use mailbox::Mailbox;
 pub(crate) use resident::Resident;

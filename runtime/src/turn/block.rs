@@ -1,5 +1,5 @@
-//! The typed side of a turn's block: building it, its first poll on the caller's thread, its later ones, its end,
-//! and the caller's hold on its reply.
+//! The typed side of a turn's block: building it, its first poll on the caller's thread, its later ones, its end and
+//! who hears of it, its memory, and the caller's hold on its reply. Who may touch what of it is the table of `task.rs`.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 use std::any::Any;
@@ -17,14 +17,106 @@ use crate::actor::{Actor, Method};
 use crate::context::{Cx, Request, RequestContext};
 use crate::dead_letters::{Past, Watched};
 use crate::error::{CallError, Failure, Panicked};
-use crate::turn::head::{Head, drop_contained};
+use crate::guards::Outlook;
+use crate::turn::cell::{Origin, OwnLink};
 use crate::turn::local::{self, Block, Local, Small};
-use crate::turn::origin::{Origin, OwnLink};
-use crate::turn::sync::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use crate::turn::sync::{AtomicBool, AtomicU8, AtomicU32, Mutex, Ordering};
 use crate::turn::task::{
-    Asked, DONE, Header, Hold, Polled, QUEUED, Stage, Task, TaskRef, Told, VTable, raw_waker,
+    Asked, DONE, Header, Hold, Polled, QUEUED, RUNNING, Stage, Task, TaskRef, Told, VTable, contained,
+    raw_waker,
 };
 use crate::turn::{AnySlot, ScopeRef, Slot, TurnMode};
+
+/// How the first poll on the caller's own thread ended. But for the last, nobody else has seen the turn.
+pub(crate) enum Inline<T, E> {
+    /// The method answered.
+    Done(T),
+    /// The method returned its error.
+    Failed(E),
+    /// The method panicked.
+    Panicked(Box<Panicked>),
+    /// The turn goes on; the caller must hand it over.
+    Pending(TaskRef, Ticket<T, E>),
+}
+
+/// Polls `message` on `slot`, whose turn this thread holds, in a block of this thread's pool.
+#[inline(always)]
+pub(crate) fn run_inline<A: Actor, M: Method<A>>(
+    local: &Local,
+    slot: &Arc<Slot<A>>,
+    message: M,
+    request: Request,
+    hold: Hold,
+) -> Inline<M::Ok, M::Error> {
+    poll_inline::<A, M, _, _>(local, slot, message, request, hold, M::run)
+}
+
+#[inline(always)]
+fn poll_inline<A, M, F, R>(
+    local: &Local,
+    slot: &Arc<Slot<A>>,
+    message: M,
+    request: Request,
+    hold: Hold,
+    run: R,
+) -> Inline<M::Ok, M::Error>
+where
+    A: Actor,
+    M: Method<A>,
+    R: Fn(M, <M::Mode as TurnMode<A>>::Borrow<'static>, &'static Cx) -> F,
+    F: Future<Output = Result<M::Ok, M::Error>>,
+{
+    let outer = local.current.get();
+    let carries_nothing = request.is_empty();
+    let task =
+        make::<A, M, F, R, Asked<_, _>>(local, slot, request, run, RUNNING, hold, Origin::stack(outer));
+    let header = task.cast::<Header>();
+    // SAFETY: the block was made above and is known to nobody else. The `'static` borrows handed to `run` end
+    // with the future, which is dropped before the turn lets go of actor and slot.
+    let (stage, run, cx) = unsafe {
+        let task = task.as_ref();
+        (task.stage.get(), &task.run, &*ptr::from_ref(&task.head.header.cx))
+    };
+    // SAFETY: the block outlives this function's use of it; clones of the waker hold counts of their own.
+    let waker = ManuallyDrop::new(unsafe { Waker::from_raw(raw_waker(header)) });
+    local.depth.set(local.depth.get() + 1);
+    local.current.set(header.as_ptr());
+    // The answer leaves by reference: returned through `catch_unwind` it would be written in words and read back
+    // as a block, which stalls the processor for longer than all the rest takes.
+    let mut answer = None;
+    let polled = catch_unwind(AssertUnwindSafe(|| {
+        // SAFETY: the caller holds the turn of the method's mode; stage and reply are this thread's. The future
+        // is written into the block and never moves from there.
+        unsafe {
+            let actor = <M::Mode as TurnMode<A>>::borrow(slot.actor());
+            ptr::write(stage, Stage::Future(run(message, actor, cx)));
+            let Stage::Future(future) = &mut *stage else { unreachable!("written just now") };
+            if let Poll::Ready(reply) = Pin::new_unchecked(future).poll(&mut Context::from_waker(&waker)) {
+                answer = Some(reply);
+                // An assignment takes effect even if the drop of the old value panics.
+                *stage = Stage::Over;
+            }
+        }
+    }));
+    local.current.set(outer);
+    local.depth.set(local.depth.get() - 1);
+    // SAFETY: the one count that the block was made with.
+    let task = TaskRef(header);
+    if let Err(payload) = polled {
+        let details = task.bury_inline(payload, M::WATCHED);
+        task.end_inline(local, carries_nothing, Layout::new::<Task<A, M, F, R, Asked<M::Ok, M::Error>>>());
+        return Inline::Panicked(details);
+    }
+    let Some(answer) = answer else {
+        let ticket = Ticket::of(&task);
+        return Inline::Pending(task, ticket);
+    };
+    task.end_inline(local, carries_nothing, Layout::new::<Task<A, M, F, R, Asked<M::Ok, M::Error>>>());
+    match answer {
+        Ok(answer) => Inline::Done(answer),
+        Err(error) => Inline::Failed(error),
+    }
+}
 
 /// Calls `use_local` with the thread's notes; on a thread that is ending, with empty ones.
 #[inline(always)]
@@ -168,6 +260,72 @@ unsafe fn actor_of<A: Actor>(header: NonNull<Header>) -> *mut A {
     }
     // SAFETY: the slot is alive, and is a `Slot<A>`.
     unsafe { (*ptr::from_ref(header.slot()).cast::<Slot<A>>()).actor() }
+}
+
+/// What a block begins with, and who hears of the turn's end through it.
+pub(super) trait Head<T, E> {
+    /// Nobody waits for the reply.
+    const ONE_WAY: bool;
+
+    /// Writes what stands behind the header.
+    ///
+    /// # Safety
+    /// `head` is in a new block.
+    unsafe fn complete(head: *mut Self);
+
+    /// The turn has ended so.
+    ///
+    /// # Safety
+    /// It begins with a `Self`, is a message `M` to an `A`, and has ended on this thread.
+    unsafe fn end<A: Actor, M: Method<A, Ok = T, Error = E>>(
+        header: NonNull<Header>,
+        ended: Result<T, CallError<E>>,
+    );
+}
+
+impl<T, E> Head<T, E> for Asked<T, E> {
+    const ONE_WAY: bool = false;
+
+    #[inline(always)]
+    unsafe fn complete(head: *mut Self) {
+        // SAFETY: the caller's promise.
+        unsafe {
+            (&raw mut (*head).caller).write(Mutex::new(None));
+            (&raw mut (*head).reply).write(UnsafeCell::new(None));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn end<A: Actor, M: Method<A, Ok = T, Error = E>>(
+        header: NonNull<Header>,
+        ended: Result<T, CallError<E>>,
+    ) {
+        // SAFETY: the caller's promise; the reply is the running thread's until the turn is `DONE`.
+        unsafe { *header.cast::<Self>().as_ref().reply.get() = Some(ended) };
+    }
+}
+
+impl<T, E> Head<T, E> for Told {
+    const ONE_WAY: bool = true;
+
+    #[inline(always)]
+    unsafe fn complete(_: *mut Self) {}
+
+    #[inline(always)]
+    unsafe fn end<A: Actor, M: Method<A, Ok = T, Error = E>>(
+        header: NonNull<Header>,
+        ended: Result<T, CallError<E>>,
+    ) {
+        // SAFETY: the turn's slot is a `Slot<A>`, and alive until the turn lets go of it.
+        let slot = unsafe { &*ptr::from_ref(header.as_ref().slot()).cast::<Slot<A>>() };
+        match ended {
+            Ok(answer) => {
+                drop_contained(answer);
+                slot.host.note_end(Outlook::Answered);
+            }
+            Err(ended) => contained(|| report::<A, M>(slot, ended)),
+        }
+    }
 }
 
 const fn vtable<A, M, F, R, H>() -> VTable
@@ -402,6 +560,65 @@ unsafe fn future_range<A: Actor, M: Method<A>, F, R, H>(header: NonNull<Header>)
     // SAFETY: only the address is taken.
     let start = unsafe { (*task.as_ptr()).stage.get() }.addr();
     (start, start + size_of::<Stage<M, F>>())
+}
+
+impl TaskRef {
+    /// Ends a turn that panicked in its inline poll.
+    #[cold]
+    fn bury_inline(&self, payload: Box<dyn Any + Send>, has_letter: bool) -> Box<Panicked> {
+        let message = panic_message(payload);
+        let actor = self.slot().id();
+        // SAFETY: the stage is still this thread's.
+        unsafe { (self.header().vtable.discard)(self.0) };
+        let details = Box::new(Panicked { actor, method: self.method(), message });
+        self.slot().turn_panicked(&details, has_letter);
+        details
+    }
+
+    /// Lets go of a turn that ended in its inline poll.
+    #[inline(always)]
+    fn end_inline(self, local: &Local, carries_nothing: bool, layout: Layout) {
+        let header = self.header();
+        let alone = header.counts.load(Ordering::Acquire) == 1;
+        if alone && carries_nothing && header.link.get().is_none() {
+            // Nothing in the block is left to drop: the future is over, no reply was written, no caller
+            // registered, no slot is owned, the chain lives on the stack.
+            let block = ManuallyDrop::new(self).0.cast();
+            // SAFETY: no waker holds a count, so the block is this thread's alone, and it came from a pool.
+            unsafe { release(local, block, layout) };
+            return;
+        }
+        header.state.store(DONE, Ordering::Release);
+        header.end_link();
+    }
+}
+
+/// Logs what went wrong in a turn that nobody waits for.
+#[cold]
+fn report<A: Actor, M: Method<A>>(slot: &Slot<A>, ended: CallError<M::Error>) {
+    let (actor_type, method) = (A::SPEC.name, A::METHODS[M::INDEX].name);
+    if !M::WATCHED {
+        slot.host.bury_unkept::<M>(&slot.key, &ended);
+    }
+    match ended {
+        CallError::Actor(_) => {
+            slot.host.note_end(Outlook::Erred);
+            tracing::warn!(actor_type, method, "a one-way message returned an error")
+        }
+        CallError::Panicked(details) => {
+            tracing::error!(actor = %details.actor, method, panic = %details.message, "a one-way message panicked");
+        }
+        _ => tracing::warn!(actor_type, method, "a one-way message did not run to its end"),
+    }
+}
+
+/// Drops what a user's type made, whose drop may panic; that must not reach an executor.
+pub(super) fn drop_contained<T>(value: T) {
+    if mem::needs_drop::<T>()
+        && let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value)))
+    {
+        tracing::error!(panic = %panic_message(payload), "dropping an answer panicked");
+    }
 }
 
 /// What the turn that is being polled on this thread hands on to the messages that it sends.

@@ -12,9 +12,10 @@ use tokio::runtime::{self, Handle};
 use tokio::task;
 
 use crate::chain::ChainLink;
+use crate::turn::INLINE_DEPTH_MAX;
+use crate::turn::cell::fetch;
 use crate::turn::sync::{number_thread, per_thread};
 use crate::turn::task::Header;
-use crate::turn::{INLINE_DEPTH_MAX, fetch};
 
 per_thread!(LOCAL: Local = Local::new());
 

@@ -10,25 +10,22 @@
 //! | false    | nobody                  |                                |                 |
 //! | true     | who set it              | a swap that found it cleared   | its guard's end |
 
-use std::cell::UnsafeCell;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 
+use crate::turn::cell::{Guarded, Held};
 use crate::turn::sync::{AtomicBool, Ordering, pause};
 
 /// A lock without poisoning, for what takes less than a microsecond.
 #[derive(Debug)]
 pub(crate) struct SpinLock<T> {
     locked: AtomicBool,
-    value: UnsafeCell<T>,
+    value: Guarded<T>,
 }
-
-// SAFETY: the value is used by one thread at a time, and goes from one to the next with the lock.
-unsafe impl<T: Send> Sync for SpinLock<T> {}
 
 impl<T> SpinLock<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self { locked: AtomicBool::new(false), value: UnsafeCell::new(value) }
+        Self { locked: AtomicBool::new(false), value: Guarded::new(value) }
     }
 
     #[inline(always)]
@@ -36,7 +33,7 @@ impl<T> SpinLock<T> {
         if self.locked.swap(true, Ordering::Acquire) {
             self.wait();
         }
-        SpinGuard { lock: self, value: PhantomData }
+        SpinGuard { lock: self, held: Held::hand_out(), value: PhantomData }
     }
 
     /// Comes back with the lock.
@@ -54,7 +51,7 @@ impl<T> SpinLock<T> {
     }
 
     pub(crate) fn get_mut(&mut self) -> &mut T {
-        self.value.get_mut()
+        self.value.alone()
     }
 }
 
@@ -62,6 +59,7 @@ impl<T> SpinLock<T> {
 #[derive(Debug)]
 pub(crate) struct SpinGuard<'a, T> {
     lock: &'a SpinLock<T>,
+    held: Held,
     /// It is as good as a mutable borrow, also for who may send or share it.
     value: PhantomData<&'a mut T>,
 }
@@ -71,16 +69,14 @@ impl<T> Deref for SpinGuard<'_, T> {
 
     #[inline(always)]
     fn deref(&self) -> &T {
-        // SAFETY: whoever has the guard has the lock, and this borrow is one of the guard.
-        unsafe { &*self.lock.value.get() }
+        self.lock.value.get(&self.held)
     }
 }
 
 impl<T> DerefMut for SpinGuard<'_, T> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: as above; the guard is borrowed mutably.
-        unsafe { &mut *self.lock.value.get() }
+        self.lock.value.get_mut(&mut self.held)
     }
 }
 

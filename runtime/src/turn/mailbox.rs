@@ -9,8 +9,8 @@ use crate::guards::Capacity;
 use crate::state::keeper::Keeper;
 use crate::timers::ActorTimers;
 use crate::turn::lend::Lends;
-use crate::turn::list::TaskList;
 use crate::turn::slot::{Pending, PollWatch};
+use crate::turn::task::TaskList;
 use crate::turn::{Executor, TaskRef};
 
 /// The messages that wait, and what else only a busy actor has.

@@ -20,24 +20,27 @@
 //! |             | drain             |                   |                                                |
 //!
 //! The block is counted: its caller, the mailbox or pending list, the run queue and every waker hold a count.
+//!
+//! Through the block go the list that it stands in ([`TaskList`]; who has the list may follow `next`), and the chain of
+//! those who wait for the turn ([`walk_stack`]; `origin` is the running thread's, and fixed once another sees the turn).
 
 use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
 use std::mem::{self, ManuallyDrop};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 use std::sync::Arc;
 use std::task::{RawWaker, RawWakerVTable, Waker};
 
 use quark_base::ActorId;
 
 use crate::actor::{Actor, Method};
-use crate::chain::{Ancestor, Visit, walk_links};
+use crate::chain::{Ancestor, ChainLink, Visit, walk_links};
 use crate::context::Cx;
 use crate::error::{CallError, Failure, StopCause, Stopped};
 use crate::turn::block::with_local;
+use crate::turn::cell::{Origin, OwnLink, Place, fetch};
 use crate::turn::local::Local;
-use crate::turn::origin::{Origin, OwnLink, Place, link_of, walk_stack};
 use crate::turn::sync::{AtomicBool, AtomicU8, AtomicU32, Mutex, Ordering, fence};
 use crate::turn::{AnySlot, Item};
 
@@ -530,6 +533,165 @@ impl TaskRef {
             unsafe { header.as_ref() }.counts.fetch_add(1, Ordering::Relaxed);
             TaskRef(header)
         })
+    }
+}
+
+/// Turns in a row, linked through their own blocks: what a mailbox keeps its messages in. A turn stands in one list
+/// at most, and whoever has the list may follow its links.
+pub(crate) struct TaskList {
+    head: *const Header,
+    tail: *const Header,
+}
+
+// SAFETY: head and tail are counted references to turns (see `TaskRef`), whose links belong to the list.
+unsafe impl Send for TaskList {}
+
+impl TaskList {
+    pub(crate) const fn new() -> Self {
+        Self { head: ptr::null(), tail: ptr::null() }
+    }
+
+    pub(crate) fn first(&self) -> Option<&TaskRef> {
+        // SAFETY: a `TaskRef` is, transparently, a non-null pointer to a header, which is what a non-null head is; `push`
+        // left its count with the list.
+        (!self.head.is_null()).then(|| unsafe { &*ptr::from_ref(&self.head).cast::<TaskRef>() })
+    }
+
+    pub(crate) fn push(&mut self, turn: TaskRef) {
+        let turn = ManuallyDrop::new(turn).0.as_ptr().cast_const();
+        if self.tail.is_null() {
+            self.head = turn;
+        } else {
+            // SAFETY: the tail is in this list, so its link is ours.
+            unsafe { *(*self.tail).next.get() = turn };
+        }
+        self.tail = turn;
+    }
+
+    /// Takes the exclusive turns at the head out, `most` of them at most, and says how many.
+    pub(crate) fn take_exclusive(&mut self, most: u32) -> (Self, u32) {
+        let (mut last, mut next, mut taken) = (ptr::null(), self.head, 0);
+        while taken < most && !next.is_null() {
+            // SAFETY: it is in this list, which holds a count of it.
+            let header = unsafe { &*next };
+            if !header.vtable.exclusive {
+                break;
+            }
+            fetch::second_line(next);
+            last = next;
+            // SAFETY: it is in this list, so its link is ours.
+            next = unsafe { *header.next.get() };
+            taken += 1;
+        }
+        if last.is_null() {
+            return (Self::new(), 0);
+        }
+        // SAFETY: as above; the list ends here.
+        unsafe { *(*last).next.get() = ptr::null() };
+        let first = mem::replace(&mut self.head, next);
+        if next.is_null() {
+            self.tail = ptr::null();
+        }
+        (Self { head: first, tail: last }, taken)
+    }
+
+    /// Puts those of `front` before its own.
+    pub(crate) fn prepend(&mut self, mut front: Self) {
+        if front.tail.is_null() {
+            return;
+        }
+        // SAFETY: the tail is in that list, so its link is ours.
+        unsafe { *(*front.tail).next.get() = self.head };
+        if self.tail.is_null() {
+            self.tail = front.tail;
+        }
+        self.head = mem::replace(&mut front.head, ptr::null());
+        front.tail = ptr::null();
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<TaskRef> {
+        let first = NonNull::new(self.head.cast_mut())?;
+        // SAFETY: it is in this list, so its link is ours; its count moves from the list into the reference.
+        self.head = unsafe { mem::replace(&mut *first.as_ref().next.get(), ptr::null()) };
+        if self.head.is_null() {
+            self.tail = ptr::null();
+        }
+        Some(TaskRef(first))
+    }
+}
+
+impl Drop for TaskList {
+    fn drop(&mut self) {
+        while self.pop().is_some() {}
+    }
+}
+
+/// Writes down the turn at `turn` and those below it on the stack.
+///
+/// # Safety
+/// `turn` is null, or being polled on this thread further down the stack.
+pub(super) unsafe fn link_of(turn: *const Header) -> Option<Arc<ChainLink>> {
+    let mut missing = Vec::new();
+    let mut next = turn;
+    let mut link = loop {
+        if next.is_null() {
+            break None;
+        }
+        // SAFETY: stack turns are alive, and so are their slots.
+        let header = unsafe { &*next };
+        if let Some(link) = header.link.counted() {
+            break Some(link);
+        }
+        missing.push(header);
+        // SAFETY: `origin` of a running turn belongs to the thread that runs it, which is this one.
+        match unsafe { &*header.origin.get() }.place() {
+            Place::Nowhere => break None,
+            Place::Stack(caller) => next = caller,
+            Place::Link(link) => break Some(link),
+        }
+    };
+    for header in missing.into_iter().rev() {
+        let slot = header.slot().shared();
+        let here = Arc::new(ChainLink {
+            turn: ptr::from_ref(header).addr(),
+            slot,
+            exclusive: header.vtable.exclusive,
+            caller: link,
+            ended: AtomicBool::new(false),
+            severed: AtomicBool::new(false),
+        });
+        // Only the thread that runs a turn writes it down, so the cell is still empty.
+        header.link.set(here.clone());
+        // After the link is there to be found, so that a caller who leaves now is not missed by both: pairs with
+        // the fence in `abandon`.
+        fence(Ordering::SeqCst);
+        here.severed.fetch_or(header.severed.load(Ordering::Acquire), Ordering::AcqRel);
+        link = Some(here);
+    }
+    link
+}
+
+/// Visits the turn at `turn` and those who wait for it.
+///
+/// # Safety
+/// As for [`link_of`].
+pub(super) unsafe fn walk_stack(turn: *const Header, visit: Visit<'_>) {
+    let mut next = turn;
+    while !next.is_null() {
+        // SAFETY: stack turns are alive, and so are their slots.
+        let header = unsafe { &*next };
+        let slot = header.slot();
+        let place = ptr::from_ref(slot).cast::<()>().addr();
+        let ancestor = Ancestor { turn: next.addr(), slot: place, exclusive: header.vtable.exclusive };
+        if !visit(ancestor, slot) || header.severed.load(Ordering::Acquire) {
+            return;
+        }
+        // SAFETY: `origin` of a running turn belongs to this thread.
+        match unsafe { &*header.origin.get() }.place() {
+            Place::Nowhere => return,
+            Place::Stack(caller) => next = caller,
+            Place::Link(link) => return walk_links(Some(&link), visit),
+        }
     }
 }
 

@@ -4,9 +4,9 @@ use super::Slot;
 use crate::actor::{Actor, DeactivationReason};
 use crate::guards::Capacity;
 use crate::turn::block::with_local;
-use crate::turn::list::TaskList;
 use crate::turn::local::Local;
 use crate::turn::mailbox::Mailbox;
+use crate::turn::task::TaskList;
 use crate::turn::{AnySlot, BATCH, Hold, Phase, Polled, TaskRef};
 
 impl<A: Actor> Slot<A> {
