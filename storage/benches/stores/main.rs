@@ -1,8 +1,8 @@
 //! How many commits a second a store acknowledges, beside what its server does without us.
 //!
 //! So many writers, each with an actor of its own, each with one commit on its way. On Redis the same script is called
-//! by `redis-benchmark -P 16` against the same server right after, so that the ratio is of one run; on SQLite and
-//! PostgreSQL statements that are commits of their own are measured right before.
+//! by `redis-benchmark -P 16` against the same server, in turns with us, so that what else the machine does meets both;
+//! on SQLite and PostgreSQL statements that are commits of their own are measured right before.
 
 #![expect(clippy::print_stdout, reason = "its output is what it is for")]
 
@@ -33,6 +33,9 @@ pub(crate) struct Options {
     /// How many bytes each state has.
     #[arg(long, default_value_t = 256)]
     pub(crate) bytes: usize,
+    /// How many times Redis and its own tool take turns; the figures at the end are those in the middle.
+    #[arg(long, default_value_t = 3)]
+    pub(crate) rounds: usize,
     /// What `cargo bench` passes to each program.
     #[arg(long, hide = true)]
     bench: bool,

@@ -87,7 +87,7 @@ async fn nobody_there_is_unavailable() {
 async fn a_server_that_says_nothing_is_an_error_in_bounded_time() {
     let server = Server::start(&[]);
     let proxy = Proxy::to(server.port).await;
-    let store = open_url(&format!("{}?timeout_ms=200", proxy.url())).await;
+    let store = open_url(&format!("{}?timeout_ms=1000", proxy.url())).await;
     let mut writer = Writer::new("a");
     writer.write(&store, "1").await.unwrap();
     proxy.set(Mode::Stall);
@@ -319,7 +319,7 @@ async fn a_damaged_row_is_corrupt() {
 async fn what_waits_for_a_silent_server_is_bounded() {
     let server = Server::start(&[]);
     let proxy = Proxy::to(server.port).await;
-    let store = Arc::new(open_url(&format!("{}?timeout_ms=300", proxy.url())).await);
+    let store = Arc::new(open_url(&format!("{}?timeout_ms=1000", proxy.url())).await);
     proxy.set(Mode::Stall);
     let tasks: Vec<_> = (0..5000)
         .map(|index| {
