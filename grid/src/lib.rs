@@ -55,6 +55,7 @@ pub use quark_runtime::guards;
 pub use quark_runtime::journal::{self, Folded, Journal};
 pub use quark_runtime::state::{self, State, StateCause, StateError, Stored, Transaction};
 pub use quark_runtime::store::{self, MessageId, Store};
+pub use quark_runtime::streams::{self, Topic, Topics};
 pub use quark_runtime::{
     ActivationCause, ActivationError, Call, CallChain, CallError, ChildFailure, ChildState, ChildStatus, Cx,
     DeactivationReason, DeadCause, DeadLetter, DeadLetters, DeviceAbsent, Directive, FailureCause, Grid,
@@ -74,7 +75,7 @@ pub mod prelude {
 
     pub use crate::{
         Actor, ByteSize, CallError, Cx, DeactivationReason, Fault, Folded, Grid, Journal, Key, Result, Silo,
-        State, StateError, Stored, StreamId, methods, ms,
+        State, StateError, Stored, StreamId, Topic, Topics, methods, ms,
     };
 }
 
@@ -96,7 +97,7 @@ pub mod macro_support {
     pub use quark_runtime::journal::JournalSpec;
     pub use quark_runtime::state::{DecodeError, EncodeError, Kept, StateSpec, Stored, codec};
     pub use quark_runtime::store::{Encoded, Format};
-    pub use quark_runtime::streams::Subscriptions;
+    pub use quark_runtime::streams::{Flow, Subscriptions, Topics};
     pub use quark_runtime::supervision::{ChildFailure, Directive, Orphans, Strategy, SuperviseSpec};
     pub use quark_runtime::turn::{Exclusive, Shared, TurnMode};
     pub use quark_runtime::workers::Workers;

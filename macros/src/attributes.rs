@@ -273,7 +273,7 @@ pub(crate) fn duration_tokens(duration: Duration) -> TokenStream {
 }
 
 /// A namespace that a stream can have.
-pub(crate) fn check_namespace(text: &LitStr) -> Result<()> {
+fn check_namespace(text: &LitStr) -> Result<()> {
     let value = text.value();
     if value.is_empty() || value.starts_with('/') || value.ends_with('/') {
         return Err(Error::new(text.span(), "a stream namespace looks like \"cameras/frames\""));
@@ -292,7 +292,7 @@ fn check_name(name: &LitStr) -> Result<()> {
     Ok(())
 }
 
-fn once<T>(meta: &ParseNestedMeta<'_>, place: &mut Option<T>, value: T) -> Result<()> {
+pub(crate) fn once<T>(meta: &ParseNestedMeta<'_>, place: &mut Option<T>, value: T) -> Result<()> {
     match place.replace(value) {
         None => Ok(()),
         Some(_) => Err(meta.error("this is set twice; leave one of them out")),
@@ -305,7 +305,7 @@ fn duration(meta: &ParseNestedMeta<'_>) -> Result<Duration> {
     parsed.ok_or_else(|| Error::new(text.span(), "a time looks like \"200ms\", \"30s\", \"10m\" or \"1h\""))
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let text = text.trim();
     let split = text.find(|c: char| !c.is_ascii_digit() && c != '.')?;
     let (number, unit) = (text[..split].parse::<f64>().ok()?, text[split..].trim());

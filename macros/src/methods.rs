@@ -4,6 +4,7 @@ mod arguments;
 mod coalesce;
 mod durable;
 mod letters;
+mod stream;
 mod supervisor;
 
 use proc_macro2::TokenStream;
@@ -11,11 +12,10 @@ use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
 use syn::visit_mut::VisitMut;
 use syn::{
-    Attribute, Error, FnArg, Ident, ImplItem, ImplItemFn, ItemImpl, LitStr, Pat, Result, ReturnType, Type,
-    Visibility,
+    Attribute, Error, FnArg, Ident, ImplItem, ImplItemFn, ItemImpl, Pat, Result, ReturnType, Type, Visibility,
 };
 
-use crate::attributes::check_namespace;
+use self::stream::Stream;
 
 /// The attributes that mark what a method is for.
 const MARKS: [&str; 4] = ["on_activate", "on_deactivate", "on_stream", "on_child_failure"];
@@ -121,7 +121,7 @@ struct Found {
     on_activate: Option<Hook>,
     on_deactivate: Option<Hook>,
     on_child_failure: Option<Ident>,
-    streams: Vec<(LitStr, usize)>,
+    streams: Vec<(Stream, usize)>,
 }
 
 struct Hook {
@@ -170,10 +170,7 @@ impl Found {
                 Ok(())
             }
             [mark] if mark.path().is_ident("on_stream") => {
-                let namespace: LitStr = mark.parse_args().map_err(|_| {
-                    Error::new_spanned(mark, "write the stream's namespace: #[on_stream(\"cameras/frames\")]")
-                })?;
-                check_namespace(&namespace)?;
+                let stream = Stream::read(mark)?;
                 demand_async(function, "a stream's items arrive in turns")?;
                 let turn = Turn::read(function, actor, matches!(function.vis, Visibility::Public(_)))?;
                 if turn.parameters.len() != 1 {
@@ -181,7 +178,8 @@ impl Found {
                                   and one item";
                     return Err(Error::new_spanned(&function.sig.inputs, advice));
                 }
-                self.streams.push((namespace, self.turns.len()));
+                stream.check(&turn)?;
+                self.streams.push((stream, self.turns.len()));
                 self.turns.push(turn);
                 Ok(())
             }
@@ -271,13 +269,7 @@ impl Found {
         if self.streams.is_empty() {
             return TokenStream::new();
         }
-        let each = self.streams.iter().map(|(namespace, turn)| {
-            let Turn { message, parameters, .. } = &self.turns[*turn];
-            let (item, item_type) = &parameters[0];
-            quote! {
-                subscriptions.on::<#item_type, #message>(#namespace, |#item| #message { #item });
-            }
-        });
+        let each = self.streams.iter().map(|(stream, turn)| stream.subscription(&self.turns[*turn], quark));
         quote! {
             fn subscribe(subscriptions: &mut #quark::Subscriptions<Self>) {
                 #(#each)*

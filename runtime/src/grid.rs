@@ -18,7 +18,7 @@ use crate::journal::Folded;
 use crate::journal::reader::{JournalReader, ReaderError};
 use crate::services::Services;
 use crate::stores::StoreStatus;
-use crate::streams::PublishError;
+use crate::streams::{PublishError, SubscriptionReport};
 use crate::supervision::{self, ChildStatus};
 use crate::watchdog::{STUCK_LISTED_MAX, StuckTurn};
 
@@ -113,8 +113,8 @@ impl Grid {
         Ok(JournalReader::new(named.ok_or(ReaderError::NoStore(spec.store))?.store, spec.name))
     }
 
-    /// Publishes `item` to the stream `namespace/key`. Completes when every subscriber's mailbox has it; a full
-    /// one is waited for.
+    /// Publishes `item` to the stream `namespace/key`. Completes when every subscriber has it, or has dropped it as its
+    /// [`Flow`](crate::streams::Flow) says; a full mailbox, or a full buffer of one that says `wait`, is waited for.
     ///
     /// Dropping the future half-way leaves the item with those subscribers that have it already.
     ///
@@ -133,6 +133,40 @@ impl Grid {
         let delivery = services.streams.deliver(stream, item, watched)?;
         let subscribers = delivery.complete(stream).await?;
         Ok(Published { subscribers })
+    }
+
+    /// Publishes several items to one stream, in their order. What each costs is less than with
+    /// [`publish`](Self::publish).
+    ///
+    /// Dropping the future half-way leaves some of the items with some of the subscribers.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish), with the first refusal of any item; then some may be with some subscribers.
+    pub async fn publish_all<T: Clone + Send + 'static>(
+        &self,
+        stream: &StreamId,
+        items: impl IntoIterator<Item = T>,
+    ) -> Result<Published, PublishError> {
+        let items: Vec<T> = items.into_iter().collect();
+        let Some(services) = &self.hosts.services else {
+            return Err(PublishError::NobodyReads { stream: stream.clone(), read: Vec::new() });
+        };
+        if items.is_empty() {
+            return Ok(Published { subscribers: 0 });
+        }
+        let watched = self.announce(services, stream);
+        let delivery = services.streams.deliver_all(stream, items, watched)?;
+        let subscribers = delivery.complete(stream).await?;
+        Ok(Published { subscribers })
+    }
+
+    /// What the silo's stream subscriptions have done, by namespace.
+    pub fn streams(&self) -> Vec<SubscriptionReport> {
+        self.hosts.services.as_ref().map(|services| services.streams.report()).unwrap_or_default()
+    }
+
+    pub(crate) fn services(&self) -> Option<&Arc<Services>> {
+        self.hosts.services.as_ref()
     }
 
     /// Tells the predictors of an event and begins what they ask for. True if any of them listens.

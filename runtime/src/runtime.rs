@@ -30,7 +30,7 @@ use crate::prewarm::Prewarmer;
 use crate::services::{Lanes, Services, TICK, Tenants};
 use crate::store::Store;
 use crate::stores::Stores;
-use crate::streams::{Found, StreamTypeConflict, Streams, Subscriptions};
+use crate::streams::{Registration, StreamTypeConflict, Streams, Subscriptions};
 use crate::supervision::Supervision;
 use crate::sweep::Sweeper;
 use crate::timers::Timers;
@@ -53,7 +53,7 @@ type HostMaker = Box<
             Weak<Hosts>,
             Guards,
             Option<Arc<dyn Interceptor>>,
-        ) -> (Arc<dyn AnyHost>, Vec<Found>)
+        ) -> (Arc<dyn AnyHost>, Vec<Registration>)
         + Send,
 >;
 
@@ -398,6 +398,7 @@ fn stop_all(services: &Services, hosts: &Hosts) {
     for host in hosts.all() {
         host.stop_all();
     }
+    services.streams.close();
 }
 
 /// Why a silo did not start. Nothing is left running.

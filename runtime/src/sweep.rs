@@ -62,6 +62,7 @@ impl Sweeper {
             host.sweep(&mut look);
         }
         services.pressure.end(look);
+        services.streams.sweep(services.clock.now());
     }
 }
 

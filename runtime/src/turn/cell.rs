@@ -51,6 +51,11 @@ pub unsafe trait TurnMode<A>: Send + 'static {
     unsafe fn borrow<'a>(actor: *mut A) -> Self::Borrow<'a>
     where
         A: 'a;
+
+    /// The same borrow for a shorter time.
+    fn reborrow<'s, 'a: 's>(borrow: &'s mut Self::Borrow<'a>) -> Self::Borrow<'s>
+    where
+        A: 'a;
 }
 
 /// The mode of `&mut self` methods.
@@ -77,6 +82,14 @@ unsafe impl<A: Send> TurnMode<A> for Exclusive {
         // SAFETY: the caller holds the exclusive turn for `'a`.
         unsafe { &mut *actor }
     }
+
+    #[inline]
+    fn reborrow<'s, 'a: 's>(borrow: &'s mut &'a mut A) -> &'s mut A
+    where
+        A: 'a,
+    {
+        borrow
+    }
 }
 
 // SAFETY: `A: Sync` makes shared borrows good for many threads at once.
@@ -94,6 +107,14 @@ unsafe impl<A: Sync> TurnMode<A> for Shared {
     {
         // SAFETY: the caller holds a shared turn for `'a`, so nobody borrows exclusively.
         unsafe { &*actor }
+    }
+
+    #[inline]
+    fn reborrow<'s, 'a: 's>(borrow: &'s mut &'a A) -> &'s A
+    where
+        A: 'a,
+    {
+        borrow
     }
 }
 

@@ -1,0 +1,335 @@
+//! The items that wait for one subscriber: a bounded queue that knows who gives way.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::flow::{Bounds, Flow, Sampler, WhenFull};
+use crate::guards::Capacity;
+
+/// What a subscription has seen, over all its subscribers.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) delivered: AtomicU64,
+    pub(crate) dropped_oldest: AtomicU64,
+    pub(crate) dropped_newest: AtomicU64,
+    pub(crate) sampled_out: AtomicU64,
+    pub(crate) above_rate: AtomicU64,
+    pub(crate) refused: AtomicU64,
+    pub(crate) lost: AtomicU64,
+}
+
+pub(crate) fn count(counter: &AtomicU64, by: usize) {
+    if by > 0 {
+        counter.fetch_add(by as u64, Ordering::Relaxed);
+    }
+}
+
+/// The items that wait for one subscriber.
+pub(crate) struct Buffer<T> {
+    flow: Flow,
+    inner: Mutex<Inner<T>>,
+    /// Told when there is room again, if a publisher waits.
+    room: Notify,
+    waiters: AtomicUsize,
+}
+
+struct Inner<T> {
+    items: VecDeque<T>,
+    sampler: Sampler,
+    /// How many may wait, where that follows how fast they are drained.
+    capacity: Option<Capacity>,
+    /// Somebody is on the way to take items out, so a new one needs to call nobody.
+    attended: bool,
+    /// Nobody will take items out any more.
+    closed: bool,
+    /// An item came since the last look.
+    used: bool,
+}
+
+/// What became of an item.
+pub(crate) enum Offered<T> {
+    /// It waits. `attend` if whoever takes items out must be called.
+    Taken { attend: bool },
+    /// It waits, and this one gave way.
+    Replaced { oldest: T, attend: bool },
+    /// It gave way itself.
+    DroppedNewest(T),
+    /// It is none that the sample takes.
+    SampledOut(T),
+    /// There is no room; it is its publisher's to keep.
+    Full(T),
+    /// Nobody will take it.
+    Closed(T),
+}
+
+/// What became of several items.
+pub(crate) struct OfferedAll<T> {
+    pub(crate) attend: bool,
+    /// Those that gave way, to be dropped by the caller, out of the lock.
+    pub(crate) dropped: Vec<T>,
+    pub(crate) oldest: usize,
+    pub(crate) newest: usize,
+    pub(crate) sampled_out: usize,
+    pub(crate) closed: bool,
+}
+
+impl<T> Buffer<T> {
+    pub(crate) fn new(flow: Flow) -> Self {
+        let capacity = match flow.bounds() {
+            Bounds::Fixed(_) => None,
+            Bounds::Adaptive(bounds) => Some(Capacity::new(&bounds)),
+        };
+        let inner = Inner {
+            items: VecDeque::new(),
+            sampler: Sampler::default(),
+            capacity,
+            attended: false,
+            closed: false,
+            used: false,
+        };
+        Self { flow, inner: Mutex::new(inner), room: Notify::new(), waiters: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn offer(&self, item: T, now: impl Fn() -> Duration) -> Offered<T> {
+        self.offer_to(&mut self.inner.lock(), item, true, &now)
+    }
+
+    /// The same for an item that the sample has taken before.
+    fn offer_again(&self, item: T, now: impl Fn() -> Duration) -> Offered<T> {
+        self.offer_to(&mut self.inner.lock(), item, false, &now)
+    }
+
+    fn offer_to(
+        &self,
+        inner: &mut Inner<T>,
+        item: T,
+        is_new: bool,
+        now: &impl Fn() -> Duration,
+    ) -> Offered<T> {
+        if inner.closed {
+            return Offered::Closed(item);
+        }
+        inner.used = true;
+        if is_new
+            && let Some(sample) = self.flow.sample()
+            && !inner.sampler.takes(sample, now)
+        {
+            return Offered::SampledOut(item);
+        }
+        let mut oldest = None;
+        if inner.items.len() >= self.capacity_of(inner) {
+            match self.flow.when_full() {
+                WhenFull::Wait => return Offered::Full(item),
+                WhenFull::DropNewest => return Offered::DroppedNewest(item),
+                WhenFull::DropOldest => oldest = inner.items.pop_front(),
+            }
+        }
+        inner.items.push_back(item);
+        let attend = !std::mem::replace(&mut inner.attended, true);
+        match oldest {
+            None => Offered::Taken { attend },
+            Some(oldest) => Offered::Replaced { oldest, attend },
+        }
+    }
+
+    /// Offers items from the front until there is no room for one, which stays in `items`.
+    pub(crate) fn offer_all(
+        &self,
+        items: &mut VecDeque<T>,
+        is_new: bool,
+        now: impl Fn() -> Duration,
+    ) -> OfferedAll<T> {
+        let (mut oldest, mut newest, mut sampled_out) = (0, 0, 0);
+        let mut all =
+            OfferedAll { attend: false, dropped: Vec::new(), oldest, newest, sampled_out, closed: false };
+        let mut first_is_new = is_new;
+        let mut inner = self.inner.lock();
+        while let Some(item) = items.pop_front() {
+            match self.offer_to(&mut inner, item, std::mem::replace(&mut first_is_new, true), &now) {
+                Offered::Taken { attend } => all.attend |= attend,
+                Offered::Replaced { oldest: gone, attend } => {
+                    all.attend |= attend;
+                    all.dropped.push(gone);
+                    oldest += 1;
+                }
+                Offered::DroppedNewest(gone) => {
+                    all.dropped.push(gone);
+                    newest += 1;
+                }
+                Offered::SampledOut(gone) => {
+                    all.dropped.push(gone);
+                    sampled_out += 1;
+                }
+                Offered::Full(item) => {
+                    items.push_front(item);
+                    break;
+                }
+                Offered::Closed(item) => {
+                    items.push_front(item);
+                    all.closed = true;
+                    break;
+                }
+            }
+        }
+        drop(inner);
+        (all.oldest, all.newest, all.sampled_out) = (oldest, newest, sampled_out);
+        all
+    }
+
+    fn capacity_of(&self, inner: &Inner<T>) -> usize {
+        let items = match self.flow.bounds() {
+            Bounds::Fixed(items) => items.get(),
+            Bounds::Adaptive(bounds) => inner.capacity.map_or(bounds.min(), |capacity| capacity.limit()),
+        };
+        items as usize
+    }
+
+    /// Takes up to `most` items out, in their order.
+    pub(crate) fn take(&self, most: usize, into: &mut VecDeque<T>, now: impl Fn() -> Duration) {
+        let mut inner = self.inner.lock();
+        let count = inner.items.len().min(most);
+        if count == inner.items.len() && into.is_empty() {
+            // What was taken before leaves its memory here for the next items.
+            std::mem::swap(&mut inner.items, into);
+        } else {
+            into.extend(inner.items.drain(..count));
+        }
+        self.drained(&mut inner, count, now);
+        drop(inner);
+        self.tell_waiters();
+    }
+
+    fn drained(&self, inner: &mut Inner<T>, count: usize, now: impl Fn() -> Duration) {
+        if let (Bounds::Adaptive(bounds), Some(capacity)) = (self.flow.bounds(), &mut inner.capacity) {
+            let left = inner.items.len();
+            for more in (0..count).rev() {
+                capacity.drained(&bounds, u32::try_from(left + more).unwrap_or(u32::MAX), &now);
+            }
+        }
+    }
+
+    /// Puts back, in their place, items that were taken and not handled. At a full buffer those that have waited longest
+    /// give way if the flow says so; gives them back.
+    pub(crate) fn put_back(&self, mut items: VecDeque<T>) -> VecDeque<T> {
+        let mut gone = VecDeque::new();
+        if items.is_empty() {
+            return gone;
+        }
+        let mut inner = self.inner.lock();
+        if self.flow.when_full() == WhenFull::DropOldest {
+            let room = self.capacity_of(&inner).saturating_sub(inner.items.len());
+            gone.extend(items.drain(..items.len().saturating_sub(room)));
+        }
+        while let Some(item) = items.pop_back() {
+            inner.items.push_front(item);
+        }
+        drop(inner);
+        gone
+    }
+
+    /// Whoever took items out goes, unless there are more. True if there are: it stays in charge.
+    pub(crate) fn stays(&self) -> bool {
+        let mut inner = self.inner.lock();
+        inner.attended = !inner.items.is_empty();
+        inner.attended
+    }
+
+    /// Takes everything out; whoever was in charge no longer is.
+    pub(crate) fn take_all(&self) -> VecDeque<T> {
+        let mut inner = self.inner.lock();
+        inner.attended = false;
+        let all = std::mem::take(&mut inner.items);
+        drop(inner);
+        self.tell_waiters();
+        all
+    }
+
+    /// Takes nothing in from now on. Gives what waits.
+    pub(crate) fn close(&self) -> VecDeque<T> {
+        self.inner.lock().closed = true;
+        self.take_all()
+    }
+
+    /// Takes nothing in from now on; what waits may be taken out.
+    pub(crate) fn end(&self) {
+        self.inner.lock().closed = true;
+        self.tell_waiters();
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.inner.lock().closed
+    }
+
+    /// Items that wait, and how many may.
+    pub(crate) fn fill(&self) -> (usize, usize) {
+        let inner = self.inner.lock();
+        (inner.items.len(), self.capacity_of(&inner))
+    }
+
+    /// Whether nothing has come since it was last asked, nothing waits and nobody is on the way.
+    pub(crate) fn rests(&self, now: Duration) -> bool {
+        let mut inner = self.inner.lock();
+        let used = std::mem::take(&mut inner.used);
+        !used && inner.items.is_empty() && !inner.attended && !inner.sampler.holds(now)
+    }
+
+    fn tell_waiters(&self) {
+        if self.waiters.load(Ordering::Acquire) != 0 {
+            self.room.notify_waiters();
+        }
+    }
+
+    /// Waits until `try_again` gets its way, which a full buffer prevents.
+    async fn wait_for_room<R>(&self, mut try_again: impl FnMut() -> Option<R>) -> R {
+        struct Waiting<'a>(&'a AtomicUsize);
+        impl Drop for Waiting<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+        self.waiters.fetch_add(1, Ordering::AcqRel);
+        let _waiting = Waiting(&self.waiters);
+        loop {
+            let room = self.room.notified();
+            tokio::pin!(room);
+            room.as_mut().enable();
+            if let Some(result) = try_again() {
+                return result;
+            }
+            room.await;
+        }
+    }
+
+    /// Offers an item that found no room, until it does. None once the buffer is closed; else whether whoever takes
+    /// items out must be called.
+    pub(crate) async fn offer_until_taken(&self, item: T, now: impl Fn() -> Duration) -> Option<bool> {
+        let mut item = Some(item);
+        self.wait_for_room(|| match self.offer_again(item.take()?, &now) {
+            Offered::Taken { attend } | Offered::Replaced { attend, .. } => Some(Some(attend)),
+            Offered::Full(back) => {
+                item = Some(back);
+                None
+            }
+            Offered::Closed(_) | Offered::DroppedNewest(_) | Offered::SampledOut(_) => Some(None),
+        })
+        .await
+    }
+
+    /// Offers several items, the first of which found no room, until some of them are taken.
+    pub(crate) async fn offer_more(
+        &self,
+        items: &mut VecDeque<T>,
+        now: impl Fn() -> Duration,
+    ) -> OfferedAll<T> {
+        let left = items.len();
+        self.wait_for_room(|| {
+            let offered = self.offer_all(items, false, &now);
+            (offered.closed || items.len() < left).then_some(offered)
+        })
+        .await
+    }
+}

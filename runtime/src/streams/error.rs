@@ -1,0 +1,162 @@
+//! What publishing and subscribing can end in.
+
+use std::fmt;
+use std::sync::Arc;
+
+use quark_base::id::ParseStreamIdError;
+use quark_base::{Fault, Outcome, Retry, StreamId};
+
+use crate::error::Failure;
+
+/// Who reads a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reader {
+    /// A method of an actor type.
+    Method {
+        /// The type's wire name.
+        actor_type: &'static str,
+        /// The method.
+        method: &'static str,
+    },
+    /// A subscription that the program holds, by the name that it was given.
+    Named(Arc<str>),
+}
+
+impl fmt::Display for Reader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Method { actor_type, .. } => f.write_str(actor_type),
+            Self::Named(name) => write!(f, "subscription {name}"),
+        }
+    }
+}
+
+/// Two readers disagree about what a stream carries.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "stream {namespace} carries {first_item} to {first}{} and {second_item} to {second}; \
+     give one of them another namespace", as_part_of(.namespace, .first_namespace)
+)]
+pub struct StreamTypeConflict {
+    /// The namespace, or the pattern, of who disagrees.
+    pub namespace: &'static str,
+    /// That of who was first, which overlaps it.
+    pub first_namespace: &'static str,
+    /// Who was first.
+    pub first: Reader,
+    /// Its item type.
+    pub first_item: &'static str,
+    /// Who disagrees.
+    pub second: Reader,
+    /// Its item type.
+    pub second_item: &'static str,
+}
+
+fn as_part_of(namespace: &str, first: &str) -> String {
+    if namespace == first { String::new() } else { format!(" (which reads {first})") }
+}
+
+/// Why an item was not published.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// Rejected: nobody reads the namespace.
+    #[error(
+        "nobody reads stream {stream}; host an actor with #[on_stream(\"{}\")]{}",
+        .stream.namespace(), also(.read)
+    )]
+    NobodyReads {
+        /// The stream.
+        stream: StreamId,
+        /// The namespaces that are read.
+        read: Vec<&'static str>,
+    },
+    /// Rejected: the stream carries another type.
+    #[error("stream {stream} carries {carries}, not {got}")]
+    WrongItem {
+        /// The stream.
+        stream: StreamId,
+        /// Its item type.
+        carries: &'static str,
+        /// The published type.
+        got: &'static str,
+    },
+    /// Rejected: the key is none that a stream can have.
+    #[error(transparent)]
+    BadKey(#[from] ParseStreamIdError),
+    /// A subscriber did not take the item, and is the first that did not. It was offered to all others, too.
+    #[error("{reader} did not take an item of stream {stream}: {cause}")]
+    NotDelivered {
+        /// The stream.
+        stream: StreamId,
+        /// The subscriber.
+        reader: Reader,
+        /// Why not.
+        #[source]
+        cause: Box<Failure>,
+    },
+}
+
+fn also(read: &[&'static str]) -> String {
+    if read.is_empty() { String::new() } else { format!(" (these are read: {})", read.join(", ")) }
+}
+
+impl Fault for PublishError {
+    fn outcome(&self) -> Outcome {
+        match self {
+            Self::NobodyReads { .. } | Self::WrongItem { .. } | Self::BadKey(_) => Outcome::Rejected,
+            Self::NotDelivered { cause, .. } => match cause.outcome() {
+                // Another subscriber may have it already.
+                Outcome::Rejected => Outcome::Unknown,
+                outcome => outcome,
+            },
+        }
+    }
+
+    fn retry(&self) -> Retry {
+        match self {
+            Self::NobodyReads { .. } | Self::WrongItem { .. } | Self::BadKey(_) => Retry::Pointless,
+            Self::NotDelivered { .. } => Retry::IfIdempotent,
+        }
+    }
+}
+
+/// Why a subscription was not made. Nothing has changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SubscribeError {
+    /// Rejected: somebody reads the stream as another type.
+    #[error(transparent)]
+    Conflict(#[from] StreamTypeConflict),
+    /// Rejected: the silo has as many subscriptions as it may have.
+    #[error("the silo has {max} subscriptions already; end one first")]
+    TooMany {
+        /// How many there may be.
+        max: usize,
+    },
+    /// Rejected: the silo has stopped.
+    #[error("the silo has stopped")]
+    Stopped,
+    /// Rejected: the message is another actor type's. A subscription of an actor calls the actor that made it.
+    #[error("{actor} cannot subscribe a {reference}: a subscription calls the actor that made it")]
+    OtherActor {
+        /// Who is running.
+        actor: quark_base::ActorId,
+        /// Whose message it would have been.
+        reference: &'static str,
+    },
+}
+
+impl Fault for SubscribeError {
+    fn outcome(&self) -> Outcome {
+        Outcome::Rejected
+    }
+
+    fn retry(&self) -> Retry {
+        match self {
+            Self::TooMany { .. } => Retry::Safe,
+            Self::Conflict(_) | Self::Stopped | Self::OtherActor { .. } => Retry::Pointless,
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! Who reads what: subscriptions by namespace, and the way from a publication to them.
+
+use std::any::{Any, TypeId, type_name};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use foldhash::fast::RandomState;
+use parking_lot::{Mutex, RwLock};
+use quark_base::{Key, StreamId};
+
+use super::error::{PublishError, Reader, StreamTypeConflict, SubscribeError};
+use super::flow::Flow;
+use super::pattern::Pattern;
+use super::report::{Reported, SubscriptionReport};
+use super::{Delivery, Subscriber};
+
+/// Subscriptions that a silo may have at once. Each takes some hundred bytes and a place in a report.
+pub const SUBSCRIPTIONS_MAX: usize = 1_000_000;
+
+/// Namespaces that are remembered because a pattern matched them. Beyond it they are forgotten together, and looked up
+/// again as they come.
+const SPACES_MAX: usize = 10_000;
+
+/// How often buffers are looked through for those that rest.
+const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// A subscription on its way in.
+pub(crate) struct Registration {
+    pub(crate) pattern: Pattern,
+    /// The one stream that it is about, of an exact pattern; else all.
+    pub(crate) key: Option<Key>,
+    pub(crate) item: TypeId,
+    pub(crate) item_name: &'static str,
+    pub(crate) reader: Reader,
+    pub(crate) flow: Flow,
+    /// An `Arc<dyn Subscriber<T>>`.
+    pub(crate) subscriber: Arc<dyn Any + Send + Sync>,
+    pub(crate) reported: Arc<dyn Reported>,
+}
+
+/// A subscription's name within its silo.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct RegistrationId(u64);
+
+/// A subscription of a namespace.
+#[derive(Clone)]
+struct Entry {
+    id: RegistrationId,
+    registration: Arc<Registration>,
+}
+
+/// Who reads one namespace.
+struct Space {
+    item: TypeId,
+    item_name: &'static str,
+    readers: RwLock<Readers>,
+}
+
+#[derive(Default)]
+struct Readers {
+    /// Those who read all its streams.
+    all: Arc<[Entry]>,
+    /// Those who read one.
+    keyed: HashMap<Key, Arc<[Entry]>, RandomState>,
+}
+
+/// The subscriptions of one silo.
+#[derive(Default)]
+pub(crate) struct Streams {
+    state: RwLock<State>,
+    swept_at: Mutex<Duration>,
+}
+
+#[derive(Default)]
+struct State {
+    /// Those who read all streams of their namespaces, in the order they came.
+    patterns: Vec<Entry>,
+    spaces: HashMap<&'static str, Arc<Space>, RandomState>,
+    /// Namespaces that only patterns read, by their own text.
+    matched: HashMap<Box<str>, Arc<Space>, RandomState>,
+    registered: BTreeMap<RegistrationId, Arc<Registration>>,
+    next: u64,
+    closed: bool,
+}
+
+impl Streams {
+    /// Adds the subscriptions of all hosted types.
+    pub(crate) fn open(&self, all: Vec<Registration>) -> Result<(), StreamTypeConflict> {
+        let mut state = self.state.write();
+        for registration in all {
+            state.check(&registration)?;
+            state.add(registration);
+        }
+        Ok(())
+    }
+
+    /// Adds a subscription.
+    pub(crate) fn register(&self, registration: Registration) -> Result<RegistrationId, SubscribeError> {
+        let mut state = self.state.write();
+        if state.closed {
+            return Err(SubscribeError::Stopped);
+        }
+        if state.registered.len() >= SUBSCRIPTIONS_MAX {
+            return Err(SubscribeError::TooMany { max: SUBSCRIPTIONS_MAX });
+        }
+        state.check(&registration)?;
+        Ok(state.add(registration))
+    }
+
+    /// Takes a subscription out. Gives it back to be dropped, out of the lock.
+    pub(crate) fn remove(&self, id: RegistrationId) -> Option<Arc<Registration>> {
+        self.state.write().remove(id)
+    }
+
+    /// Takes all out; nobody reads anything any more.
+    pub(crate) fn close(&self) {
+        let mut state = self.state.write();
+        let gone = std::mem::take(&mut *state);
+        state.closed = true;
+        drop(state);
+        drop(gone);
+    }
+
+    fn space(&self, namespace: &str) -> Option<Arc<Space>> {
+        let state = self.state.read();
+        if let Some(space) = state.spaces.get(namespace).or_else(|| state.matched.get(namespace)) {
+            return Some(space.clone());
+        }
+        if !state.patterns.iter().any(|entry| entry.registration.pattern.matches(namespace)) {
+            return None;
+        }
+        drop(state);
+        self.state.write().match_space(namespace)
+    }
+
+    /// The patterns that are read.
+    fn names(&self) -> Vec<&'static str> {
+        let state = self.state.read();
+        let mut names: Vec<_> =
+            state.patterns.iter().map(|entry| entry.registration.pattern.as_str()).collect();
+        names.extend(state.spaces.keys());
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// The readers of a stream, who take items of type `T`. `watched` says that somebody reads it for prewarming, so that
+    /// an item without a subscriber is no mistake.
+    fn readers<T: 'static>(&self, stream: &StreamId, watched: bool) -> Result<Found, PublishError> {
+        let found = match self.space(stream.namespace()) {
+            None => Found::default(),
+            Some(space) if space.item == TypeId::of::<T>() => space.readers_of(stream.key()),
+            Some(space) => {
+                return Err(PublishError::WrongItem {
+                    stream: stream.clone(),
+                    carries: space.item_name,
+                    got: type_name::<T>(),
+                });
+            }
+        };
+        if found.is_empty() && !watched {
+            return Err(PublishError::NobodyReads { stream: stream.clone(), read: self.names() });
+        }
+        Ok(found)
+    }
+
+    /// Hands `item` to every subscriber, whether or not another one refuses it.
+    pub(crate) fn deliver<T: Clone + Send + 'static>(
+        &self,
+        stream: &StreamId,
+        item: T,
+        watched: bool,
+    ) -> Result<Delivery, PublishError> {
+        let found = self.readers::<T>(stream, watched)?;
+        Ok(found.each(item, |subscriber: &dyn Subscriber<T>, item| subscriber.deliver(stream, item)))
+    }
+
+    /// The same for several items of one stream.
+    pub(crate) fn deliver_all<T: Clone + Send + 'static>(
+        &self,
+        stream: &StreamId,
+        items: Vec<T>,
+        watched: bool,
+    ) -> Result<Delivery, PublishError> {
+        let found = self.readers::<T>(stream, watched)?;
+        Ok(found.each_of::<T, _>(items, |subscriber, items| subscriber.deliver_all(stream, items)))
+    }
+
+    /// What the subscriptions have done, by namespace.
+    pub(crate) fn report(&self) -> Vec<SubscriptionReport> {
+        let registered: Vec<_> = self.state.read().registered.values().cloned().collect();
+        let mut all: Vec<_> = registered
+            .iter()
+            .map(|registration| {
+                let counters = registration.reported.counters();
+                SubscriptionReport {
+                    namespace: registration.pattern.as_str(),
+                    reader: registration.reader.clone(),
+                    flow: registration.flow,
+                    delivered: counters.delivered.load(std::sync::atomic::Ordering::Relaxed),
+                    dropped: counters.drops(),
+                    buffer: registration.reported.fill(),
+                }
+            })
+            .collect();
+        all.sort_by_key(|report| report.namespace);
+        all
+    }
+
+    /// Throws away what is no longer needed, now and then.
+    pub(crate) fn sweep(&self, now: Duration) {
+        let mut swept_at = self.swept_at.lock();
+        if now.saturating_sub(*swept_at) < SWEEP_EVERY {
+            return;
+        }
+        *swept_at = now;
+        drop(swept_at);
+        let registered: Vec<_> = self.state.read().registered.values().cloned().collect();
+        registered.iter().for_each(|registration| registration.reported.sweep(now));
+    }
+}
+
+impl State {
+    /// Whether everybody who reads the same streams takes the same items.
+    fn check(&self, new: &Registration) -> Result<(), StreamTypeConflict> {
+        let others = self.patterns.iter().map(|entry| &entry.registration);
+        let keyed = self.spaces.values().filter_map(|space| space.any_keyed());
+        let keyed: Vec<_> = keyed.collect();
+        let mut all = others.chain(keyed.iter());
+        let first = all.find(|other| other.item != new.item && other.pattern.overlaps(new.pattern));
+        first.map_or(Ok(()), |first| {
+            Err(StreamTypeConflict {
+                namespace: new.pattern.as_str(),
+                first_namespace: first.pattern.as_str(),
+                first: first.reader.clone(),
+                first_item: first.item_name,
+                second: new.reader.clone(),
+                second_item: new.item_name,
+            })
+        })
+    }
+
+    fn add(&mut self, registration: Registration) -> RegistrationId {
+        let id = RegistrationId(self.next);
+        self.next += 1;
+        let entry = Entry { id, registration: Arc::new(registration) };
+        let Registration { pattern, key, item, item_name, .. } = &*entry.registration;
+        if pattern.is_exact() && !self.spaces.contains_key(pattern.as_str()) {
+            self.matched.remove(pattern.as_str());
+            let readers = Readers { all: self.matching(pattern.as_str()), ..Readers::default() };
+            let space = Space { item: *item, item_name, readers: RwLock::new(readers) };
+            self.spaces.insert(pattern.as_str(), Arc::new(space));
+        }
+        match key {
+            Some(key) => {
+                if let Some(space) = self.spaces.get(pattern.as_str()) {
+                    let mut readers = space.readers.write();
+                    push(readers.keyed.entry(key.clone()).or_default(), &entry);
+                }
+            }
+            None => {
+                for space in self.spaces_of(*pattern) {
+                    push(&mut space.readers.write().all, &entry);
+                }
+                self.patterns.push(entry.clone());
+            }
+        }
+        self.registered.insert(id, entry.registration);
+        id
+    }
+
+    fn remove(&mut self, id: RegistrationId) -> Option<Arc<Registration>> {
+        let gone = self.registered.remove(&id)?;
+        self.patterns.retain(|entry| entry.id != id);
+        for space in self.spaces_of(gone.pattern) {
+            let mut readers = space.readers.write();
+            let Some(key) = &gone.key else {
+                readers.all = readers.all.iter().filter(|entry| entry.id != id).cloned().collect();
+                continue;
+            };
+            if let Some(of_key) = readers.keyed.get_mut(key) {
+                *of_key = of_key.iter().filter(|entry| entry.id != id).cloned().collect();
+                if of_key.is_empty() {
+                    readers.keyed.remove(key);
+                }
+            }
+        }
+        self.spaces.retain(|_, space| !space.is_unread());
+        self.matched.retain(|_, space| !space.is_unread());
+        Some(gone)
+    }
+
+    fn spaces_of(&self, pattern: Pattern) -> Vec<Arc<Space>> {
+        if pattern.is_exact() {
+            return self.spaces.get(pattern.as_str()).cloned().into_iter().collect();
+        }
+        let own = self.spaces.iter().filter(|(name, _)| pattern.matches(name)).map(|(_, space)| space);
+        let matched = self.matched.iter().filter(|(name, _)| pattern.matches(name)).map(|(_, space)| space);
+        own.chain(matched).cloned().collect()
+    }
+
+    /// Those who read all streams of a namespace.
+    fn matching(&self, namespace: &str) -> Arc<[Entry]> {
+        self.patterns
+            .iter()
+            .filter(|entry| entry.registration.pattern.matches(namespace))
+            .cloned()
+            .collect()
+    }
+
+    /// The space of a namespace that patterns match.
+    fn match_space(&mut self, namespace: &str) -> Option<Arc<Space>> {
+        if let Some(space) = self.spaces.get(namespace).or_else(|| self.matched.get(namespace)) {
+            return Some(space.clone());
+        }
+        let all = self.matching(namespace);
+        let first = &all.first()?.registration;
+        let (item, item_name) = (first.item, first.item_name);
+        let readers = RwLock::new(Readers { all, ..Readers::default() });
+        let space = Arc::new(Space { item, item_name, readers });
+        if self.matched.len() >= SPACES_MAX {
+            self.matched.clear();
+        }
+        self.matched.insert(namespace.into(), space.clone());
+        Some(space)
+    }
+}
+
+fn push(entries: &mut Arc<[Entry]>, entry: &Entry) {
+    *entries = entries.iter().chain([entry]).cloned().collect();
+}
+
+impl Space {
+    fn readers_of(&self, key: &Key) -> Found {
+        let readers = self.readers.read();
+        Found { all: readers.all.clone(), keyed: readers.keyed.get(key).cloned() }
+    }
+
+    fn any_keyed(&self) -> Option<Arc<Registration>> {
+        self.readers.read().keyed.values().next()?.first().map(|entry| entry.registration.clone())
+    }
+
+    fn is_unread(&self) -> bool {
+        let readers = self.readers.read();
+        readers.all.is_empty() && readers.keyed.is_empty()
+    }
+}
+
+/// The readers of one stream.
+#[derive(Default)]
+struct Found {
+    all: Arc<[Entry]>,
+    keyed: Option<Arc<[Entry]>>,
+}
+
+impl Found {
+    fn is_empty(&self) -> bool {
+        self.all.is_empty() && self.keyed.is_none()
+    }
+
+    fn each<T, I: Clone>(
+        &self,
+        items: I,
+        deliver: impl Fn(&dyn Subscriber<T>, I) -> Result<Option<super::Waiting>, crate::error::Failure>,
+    ) -> Delivery
+    where
+        T: 'static,
+    {
+        let keyed = self.keyed.as_deref().unwrap_or_default();
+        let mut left = self.all.len() + keyed.len();
+        let mut delivery = Delivery { subscribers: left, ..Delivery::default() };
+        let mut items = Some(items);
+        for Entry { registration, .. } in self.all.iter().chain(keyed) {
+            left -= 1;
+            let Some(subscriber) = registration.subscriber.downcast_ref::<Arc<dyn Subscriber<T>>>() else {
+                continue;
+            };
+            let Some(items) = (if left == 0 { items.take() } else { items.clone() }) else { continue };
+            match deliver(&**subscriber, items) {
+                Ok(None) => {}
+                Ok(Some(room)) => delivery.waiting.push((registration.reader.clone(), room)),
+                Err(cause) => {
+                    delivery.refused.get_or_insert_with(|| (registration.reader.clone(), cause));
+                }
+            }
+        }
+        delivery
+    }
+
+    fn each_of<T, F>(&self, items: Vec<T>, deliver: F) -> Delivery
+    where
+        T: Clone + 'static,
+        F: Fn(&dyn Subscriber<T>, Vec<T>) -> Result<Option<super::Waiting>, crate::error::Failure>,
+    {
+        self.each(items, deliver)
+    }
+}
