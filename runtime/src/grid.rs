@@ -165,6 +165,10 @@ impl Grid {
         self.hosts.services.as_ref().map(|services| services.streams.report()).unwrap_or_default()
     }
 
+    pub(crate) fn hosted_arc<A: Actor>(&self) -> Option<Arc<Hosted<A>>> {
+        self.hosts.of::<A>()?.shared()
+    }
+
     pub(crate) fn services(&self) -> Option<&Arc<Services>> {
         self.hosts.services.as_ref()
     }

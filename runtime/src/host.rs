@@ -327,6 +327,11 @@ impl<A: Actor> Hosted<A> {
         &self.host
     }
 
+    /// Another reference to it. None once the silo is gone.
+    pub(crate) fn shared(&self) -> Option<Arc<Self>> {
+        self.this.upgrade()
+    }
+
     /// The slot of `key`, made if it is not there; of stateless workers, that of one which is free, if any is.
     pub(crate) fn slot(&self, key: &str) -> Arc<Slot<A>> {
         match self.pool(key) {

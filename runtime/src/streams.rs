@@ -26,17 +26,24 @@
 //!
 //! - `pattern`, `topic`, `flow`: what a subscription says; `flow` and `buffer` hold the policies
 //! - `registry`: from a namespace to its readers
-//! - `implicit`, `buffered`: subscriptions of actors; `reader`: those of programs
+//! - `implicit`, `own`: subscriptions of actor types, and of actors; `buffered`, `delivery`, `throttle`: how their items
+//!   wait and are handed over
+//! - `publisher`, `reader`: publishing to a topic, and reading it from outside of actors
 //! - `report`, `error`: what is told about them
 
 mod buffer;
 mod buffered;
+mod delivery;
 mod error;
 mod flow;
 mod implicit;
+mod own;
 mod pattern;
+mod publisher;
+mod reader;
 mod registry;
 mod report;
+mod throttle;
 mod topic;
 
 use std::future::Future;
@@ -48,8 +55,12 @@ use quark_base::StreamId;
 pub use self::error::{PublishError, Reader, StreamTypeConflict, SubscribeError};
 pub use self::flow::{BUFFER, Flow, WhenFull};
 pub use self::implicit::Subscriptions;
-pub(crate) use self::registry::{Registration, Streams};
+pub(crate) use self::own::OwnSubscriptions;
+pub use self::own::{ACTOR_SUBSCRIPTIONS_MAX, ActorSubscription};
+pub use self::publisher::Publisher;
+pub use self::reader::{Incoming, SubscribeOptions, Subscription};
 pub use self::registry::SUBSCRIPTIONS_MAX;
+pub(crate) use self::registry::{Registration, Streams};
 pub use self::report::{BufferFill, Drops, SubscriptionReport};
 pub use self::topic::{Source, Topic, Topics};
 use crate::error::Failure;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proc_macro2::TokenStream;
-use quote::{quote, quote_spanned};
+use quote::quote;
 use syn::meta::ParseNestedMeta;
 use syn::parse::{ParseStream, Parser};
 use syn::spanned::Spanned;
@@ -89,8 +89,8 @@ impl Stream {
         };
         let flow = self.flow.tokens(quark);
         let on = if batched { quote!(on_batch) } else { quote!(on) };
-        // At the parameter, which is where a topic of another type is wrong.
-        let message = quote_spanned!(parameter.span() => |#name: #parameter| #message { #name });
+        // The item's type comes from the source, so that one of another type is wrong at the parameter.
+        let message = quote!(|#name| #message { #name });
         quote!(subscriptions.#on(#source, #flow, #message);)
     }
 }
@@ -118,10 +118,12 @@ impl Flow {
             }
             "buffer" => {
                 let (mut min, mut max) = (None, None);
-                meta.parse_nested_meta(|meta| match meta.path.get_ident().map(ToString::to_string).as_deref() {
-                    Some("min") => once(&meta, &mut min, count(&meta)?),
-                    Some("max") => once(&meta, &mut max, count(&meta)?),
-                    _ => Err(meta.error("unknown setting; buffer(…) takes min and max")),
+                meta.parse_nested_meta(|meta| {
+                    match meta.path.get_ident().map(ToString::to_string).as_deref() {
+                        Some("min") => once(&meta, &mut min, count(&meta)?),
+                        Some("max") => once(&meta, &mut max, count(&meta)?),
+                        _ => Err(meta.error("unknown setting; buffer(…) takes min and max")),
+                    }
                 })?;
                 let example = "buffer(min = 16, max = 4096)";
                 match (min, max) {
@@ -133,7 +135,8 @@ impl Flow {
                         Err(Error::new(meta.path.span(), advice))
                     }
                     _ => {
-                        let advice = format!("buffer(…) needs both bounds: {example}; or write `buffer = 1000`");
+                        let advice =
+                            format!("buffer(…) needs both bounds: {example}; or write `buffer = 1000`");
                         Err(Error::new(meta.path.span(), advice))
                     }
                 }

@@ -42,6 +42,20 @@ impl AdaptiveMailbox {
     pub(crate) fn min(&self) -> u32 {
         self.min
     }
+
+    /// The limit after so many messages took so long, where the limit was `limit`, and was reached meanwhile or not.
+    pub(crate) fn adapt(&self, limit: u32, messages: u32, took: Duration, reached: bool) -> u32 {
+        let each = (took.as_nanos() / u128::from(messages.max(1))).max(1);
+        let fits = u32::try_from(self.target.as_nanos() / each).unwrap_or(u32::MAX);
+        let limit = if limit > fits {
+            fits.max(limit / SHRINK.1 * SHRINK.0)
+        } else if reached {
+            fits.min(limit.saturating_add(WINDOW))
+        } else {
+            limit
+        };
+        limit.clamp(self.min, self.max)
+    }
 }
 
 /// The limit of one mailbox.
@@ -85,14 +99,7 @@ impl Capacity {
     }
 
     fn adapt(&mut self, bounds: &AdaptiveMailbox, took: Duration) {
-        let each = (took.as_nanos() / u128::from(WINDOW)).max(1);
-        let fits = u32::try_from(bounds.target.as_nanos() / each).unwrap_or(u32::MAX);
-        if self.limit > fits {
-            self.limit = fits.max(self.limit / SHRINK.1 * SHRINK.0);
-        } else if self.used {
-            self.limit = fits.min(self.limit.saturating_add(WINDOW));
-        }
-        self.limit = self.limit.clamp(bounds.min, bounds.max);
+        self.limit = bounds.adapt(self.limit, WINDOW, took, self.used);
     }
 }
 

@@ -8,7 +8,6 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::flow::{Bounds, Flow, Sampler, WhenFull};
-use crate::guards::Capacity;
 
 /// What a subscription has seen, over all its subscribers.
 #[derive(Debug, Default)]
@@ -28,6 +27,19 @@ pub(crate) fn count(counter: &AtomicU64, by: usize) {
     }
 }
 
+impl Counters {
+    /// Notes what became of several items, and how many were left. True if nobody will take these.
+    pub(crate) fn note<T>(&self, offered: &OfferedAll<T>, left: usize) -> bool {
+        count(&self.dropped_oldest, offered.oldest);
+        count(&self.dropped_newest, offered.newest);
+        count(&self.sampled_out, offered.sampled_out);
+        if offered.closed {
+            count(&self.lost, left);
+        }
+        offered.closed
+    }
+}
+
 /// The items that wait for one subscriber.
 pub(crate) struct Buffer<T> {
     flow: Flow,
@@ -40,8 +52,10 @@ pub(crate) struct Buffer<T> {
 struct Inner<T> {
     items: VecDeque<T>,
     sampler: Sampler,
-    /// How many may wait, where that follows how fast they are drained.
-    capacity: Option<Capacity>,
+    /// How many may wait.
+    capacity: u32,
+    /// That many did, since the last time it was looked at.
+    reached: bool,
     /// Somebody is on the way to take items out, so a new one needs to call nobody.
     attended: bool,
     /// Nobody will take items out any more.
@@ -80,13 +94,15 @@ pub(crate) struct OfferedAll<T> {
 impl<T> Buffer<T> {
     pub(crate) fn new(flow: Flow) -> Self {
         let capacity = match flow.bounds() {
-            Bounds::Fixed(_) => None,
-            Bounds::Adaptive(bounds) => Some(Capacity::new(&bounds)),
+            Bounds::Fixed(items) => items.get(),
+            // A subscriber first shows that it is quick.
+            Bounds::Adaptive(bounds) => bounds.min(),
         };
         let inner = Inner {
             items: VecDeque::new(),
             sampler: Sampler::default(),
             capacity,
+            reached: false,
             attended: false,
             closed: false,
             used: false,
@@ -121,7 +137,8 @@ impl<T> Buffer<T> {
             return Offered::SampledOut(item);
         }
         let mut oldest = None;
-        if inner.items.len() >= self.capacity_of(inner) {
+        if inner.items.len() >= inner.capacity as usize {
+            inner.reached = true;
             match self.flow.when_full() {
                 WhenFull::Wait => return Offered::Full(item),
                 WhenFull::DropNewest => return Offered::DroppedNewest(item),
@@ -180,16 +197,8 @@ impl<T> Buffer<T> {
         all
     }
 
-    fn capacity_of(&self, inner: &Inner<T>) -> usize {
-        let items = match self.flow.bounds() {
-            Bounds::Fixed(items) => items.get(),
-            Bounds::Adaptive(bounds) => inner.capacity.map_or(bounds.min(), |capacity| capacity.limit()),
-        };
-        items as usize
-    }
-
     /// Takes up to `most` items out, in their order.
-    pub(crate) fn take(&self, most: usize, into: &mut VecDeque<T>, now: impl Fn() -> Duration) {
+    pub(crate) fn take(&self, most: usize, into: &mut VecDeque<T>) {
         let mut inner = self.inner.lock();
         let count = inner.items.len().min(most);
         if count == inner.items.len() && into.is_empty() {
@@ -198,17 +207,30 @@ impl<T> Buffer<T> {
         } else {
             into.extend(inner.items.drain(..count));
         }
-        self.drained(&mut inner, count, now);
         drop(inner);
         self.tell_waiters();
     }
 
-    fn drained(&self, inner: &mut Inner<T>, count: usize, now: impl Fn() -> Duration) {
-        if let (Bounds::Adaptive(bounds), Some(capacity)) = (self.flow.bounds(), &mut inner.capacity) {
-            let left = inner.items.len();
-            for more in (0..count).rev() {
-                capacity.drained(&bounds, u32::try_from(left + more).unwrap_or(u32::MAX), &now);
-            }
+    /// Whether its size follows how fast it is drained.
+    pub(crate) fn adapts(&self) -> bool {
+        matches!(self.flow.bounds(), Bounds::Adaptive(_))
+    }
+
+    /// So many items were handled in this time.
+    pub(crate) fn drained(&self, items: usize, took: Duration) {
+        let Bounds::Adaptive(bounds) = self.flow.bounds() else { return };
+        if items == 0 {
+            return;
+        }
+        let items = u32::try_from(items).unwrap_or(u32::MAX);
+        let mut inner = self.inner.lock();
+        let reached = std::mem::take(&mut inner.reached);
+        let before = inner.capacity;
+        inner.capacity = bounds.adapt(before, items, took, reached);
+        let grew = inner.capacity > before;
+        drop(inner);
+        if grew {
+            self.tell_waiters();
         }
     }
 
@@ -221,7 +243,7 @@ impl<T> Buffer<T> {
         }
         let mut inner = self.inner.lock();
         if self.flow.when_full() == WhenFull::DropOldest {
-            let room = self.capacity_of(&inner).saturating_sub(inner.items.len());
+            let room = (inner.capacity as usize).saturating_sub(inner.items.len());
             gone.extend(items.drain(..items.len().saturating_sub(room)));
         }
         while let Some(item) = items.pop_back() {
@@ -267,7 +289,7 @@ impl<T> Buffer<T> {
     /// Items that wait, and how many may.
     pub(crate) fn fill(&self) -> (usize, usize) {
         let inner = self.inner.lock();
-        (inner.items.len(), self.capacity_of(&inner))
+        (inner.items.len(), inner.capacity as usize)
     }
 
     /// Whether nothing has come since it was last asked, nothing waits and nobody is on the way.

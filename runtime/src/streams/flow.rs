@@ -162,11 +162,11 @@ impl Flow {
         self.buffer.unwrap_or(Bounds::Fixed(const { at_least_one(BUFFER) }))
     }
 
-    /// The limit at the source.
+    /// The limit at the source, of one subscriber.
     pub(crate) fn rate(&self) -> Option<RateLimit> {
         let per_second = self.per_second?.get();
         let above = if self.when_full == WhenFull::Wait { WhenLimited::Queue } else { WhenLimited::Drop };
-        Some(RateLimit::per_second(per_second).burst(per_second.div_ceil(10)).when_full(above).by_key())
+        Some(RateLimit::per_second(per_second).burst(per_second.div_ceil(10)).when_full(above))
     }
 }
 
@@ -228,7 +228,9 @@ mod tests {
     #[test]
     fn a_flow_that_says_nothing_needs_no_buffer() {
         assert!(Flow::wait().is_direct());
-        for flow in [Flow::drop_oldest(), Flow::wait().buffer(1), Flow::wait().one_in(2), Flow::wait().batch(2)] {
+        for flow in
+            [Flow::drop_oldest(), Flow::wait().buffer(1), Flow::wait().one_in(2), Flow::wait().batch(2)]
+        {
             assert!(!flow.is_direct(), "{flow:?}");
         }
         assert_eq!(Flow::wait().buffer(0), Flow::wait().buffer(1));

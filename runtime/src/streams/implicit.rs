@@ -68,7 +68,7 @@ impl<A: Actor> Subscriptions<A> {
         shape: P,
     ) {
         let implicit = Arc::new(Implicit {
-            buffered: (!flow.is_direct()).then(|| Buffered::new(self.host.clone(), flow)),
+            buffered: (!flow.is_direct()).then(|| Buffered::new(flow)),
             host: self.host.clone(),
             shape: Arc::new(shape),
             counters: Arc::default(),
@@ -110,7 +110,7 @@ impl<A: Actor, T: Send + 'static, P: Shape<A, T>> Implicit<A, T, P> {
 
     /// Puts an item's own message into the mailbox.
     fn direct(&self, slot: &Arc<Slot<A>>, item: T) -> Result<Option<Waiting>, Failure> {
-        let message = self.shape.alone(item);
+        let message = self.shape.alone(slot, item);
         let Some(message) = intercept::one_way(slot, message) else { return Ok(None) };
         let turn = block::one_way::<A, P::Message>(slot, message, Request::default());
         deliver(slot, turn)
@@ -130,7 +130,7 @@ impl<A: Actor, T: Send + 'static, P: Shape<A, T>> Subscriber<T> for Implicit<A, 
             let delivered = self.direct(&slot, item);
             return counted(&self.counters, delivered);
         };
-        let message = self.shape.alone(item);
+        let message = self.shape.alone(&slot, item);
         let Some(message) = intercept::one_way(&slot, message) else { return Ok(None) };
         let turn = block::one_way::<A, P::Message>(&slot, message, Request::default());
         match gate.admit(key) {

@@ -119,7 +119,7 @@ impl Streams {
         let gone = std::mem::take(&mut *state);
         state.closed = true;
         drop(state);
-        drop(gone);
+        gone.registered.values().for_each(|registration| registration.reported.end());
     }
 
     fn space(&self, namespace: &str) -> Option<Arc<Space>> {
@@ -302,11 +302,7 @@ impl State {
 
     /// Those who read all streams of a namespace.
     fn matching(&self, namespace: &str) -> Arc<[Entry]> {
-        self.patterns
-            .iter()
-            .filter(|entry| entry.registration.pattern.matches(namespace))
-            .cloned()
-            .collect()
+        self.patterns.iter().filter(|entry| entry.registration.pattern.matches(namespace)).cloned().collect()
     }
 
     /// The space of a namespace that patterns match.

@@ -13,6 +13,8 @@ pub(crate) trait Reported: Send + Sync {
     fn fill(&self) -> BufferFill;
     /// Throws away what is no longer needed.
     fn sweep(&self, _now: Duration) {}
+    /// The silo has stopped.
+    fn end(&self) {}
 }
 
 /// One subscription, as it was when somebody looked.

@@ -7,6 +7,7 @@ use quark_devices::lease::DeviceLease;
 use crate::actor::DeactivationReason;
 use crate::guards::Capacity;
 use crate::state::keeper::Keeper;
+use crate::streams::OwnSubscriptions;
 use crate::timers::ActorTimers;
 use crate::turn::lend::Lends;
 use crate::turn::slot::{Pending, PollWatch};
@@ -30,6 +31,7 @@ pub(crate) struct Extra {
     pub(super) poll: Option<PollWatch>,
     pub(crate) lends: Lends,
     pub(crate) timers: ActorTimers,
+    pub(crate) subscriptions: OwnSubscriptions,
     pub(crate) lease: Option<Arc<DeviceLease>>,
     pub(crate) no_device: Option<Arc<quark_placement::NoDevice>>,
     pub(super) close_reason: Option<DeactivationReason>,

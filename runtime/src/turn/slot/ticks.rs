@@ -9,8 +9,11 @@ use crate::supervision;
 use crate::turn::AnySlot;
 
 impl<A: Actor> Slot<A> {
-    /// Ends the activation's timers, and takes out of the mailbox what they sent.
+    /// Ends the activation's own subscriptions and timers, and takes out of the mailbox what they sent.
     pub(crate) fn end_timers(&self) {
+        let subscriptions = self.mailbox().extra.as_mut().map(|extra| mem::take(&mut extra.subscriptions));
+        // Their items may be dropped with them, so not under the lock.
+        drop(subscriptions);
         let timers = self.mailbox().extra.as_mut().map(|extra| mem::take(&mut extra.timers));
         if !timers.is_some_and(|mut timers| timers.end()) {
             return;

@@ -1,0 +1,197 @@
+//! The turn that empties a buffer.
+//!
+//! It takes items out one after another and runs the method for each, as long as the method does not wait; so an actor
+//! that is called meanwhile comes to its calls after at most [`PER_TURN`] quick items or one slow one. What it took and
+//! did not handle goes back, whether it is done, or panicked, or was dropped.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::future::{Future, poll_fn};
+use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+use super::buffer::count;
+use super::buffered::{ActorBuffer, Shape};
+use crate::actor::{Actor, Method};
+use crate::context::Cx;
+use crate::dead_letters::{Past, Watched};
+use crate::error::{CallError, Failure, Panicked, StopCause, Stopped};
+use crate::turn::block::panic_text;
+use crate::turn::{AnySlot, Slot, TurnMode};
+
+/// Items, or batches of them, that one turn handles before the actor's other messages get theirs: as many as an executor
+/// takes out of one mailbox.
+const PER_TURN: usize = 64;
+
+/// How soon a delivery is tried again that gave way at a full mailbox.
+const RETRY: Duration = Duration::from_millis(10);
+
+/// The message whose turn empties a buffer.
+pub(super) struct Delivery<A: Actor, T, P> {
+    pub(super) buffer: Arc<ActorBuffer<A, T, P>>,
+    pub(super) slot: Arc<Slot<A>>,
+}
+
+/// A turn at work. However it ends, what it took and did not handle goes back, and the next one follows.
+struct Serving<A: Actor, T: Send + 'static, P: Shape<A, T>> {
+    of: Delivery<A, T, P>,
+    items: VecDeque<T>,
+    handled: usize,
+    /// When it began, where that matters.
+    since: Option<Duration>,
+}
+
+impl<A: Actor, T: Send + 'static, P: Shape<A, T>> Drop for Serving<A, T, P> {
+    fn drop(&mut self) {
+        let buffer = &self.of.buffer;
+        if let Some(since) = self.since {
+            buffer.buffer.drained(self.handled, buffer.now().saturating_sub(since));
+        }
+        buffer.go_on(&self.of.slot, std::mem::take(&mut self.items));
+    }
+}
+
+impl<A: Actor, T: Send + 'static, P: Shape<A, T>> Serving<A, T, P> {
+    fn begin(of: Delivery<A, T, P>) -> Self {
+        let since = of.buffer.buffer.adapts().then(|| of.buffer.now());
+        Self { of, items: VecDeque::new(), handled: 0, since }
+    }
+
+    fn next(&mut self, at_once: usize) -> Option<P::Message> {
+        let ActorBuffer { buffer, shape, .. } = &*self.of.buffer;
+        if self.items.is_empty() {
+            buffer.take(at_once * shape.most(), &mut self.items);
+        }
+        let before = self.items.len();
+        let message = shape.next(&self.of.slot, &mut self.items)?;
+        let handled = before - self.items.len();
+        self.handled += handled;
+        count(&self.of.buffer.counters.delivered, handled);
+        Some(message)
+    }
+}
+
+impl<A: Actor, T: Send + 'static, P: Shape<A, T>> Method<A> for Delivery<A, T, P> {
+    type Mode = <P::Message as Method<A>>::Mode;
+    type Ok = ();
+    type Error = Infallible;
+    const INDEX: usize = <P::Message as Method<A>>::INDEX;
+    // Each of its messages leaves a letter of its own, so that it needs none.
+    const WATCHED: bool = true;
+
+    fn run<'a>(
+        self,
+        mut actor: <Self::Mode as TurnMode<A>>::Borrow<'a>,
+        cx: &'a Cx,
+    ) -> impl Future<Output = Result<(), Infallible>> + Send + 'a {
+        async move {
+            let mut serving = Serving::begin(self);
+            for ran in 0..PER_TURN {
+                // The first shows whether the method waits; then what has not come yet would be fresher.
+                let at_once = if ran == 0 { 1 } else { PER_TURN };
+                let Some(message) = serving.next(at_once) else { break };
+                let slot = &serving.of.slot;
+                let borrow = <Self::Mode as TurnMode<A>>::reborrow(&mut actor);
+                let waited = run_one::<A, P::Message>(slot, message, borrow, cx).await;
+                if waited || slot.word.snapshot().wants_close() {
+                    break;
+                }
+            }
+            Ok(())
+        }
+    }
+
+    fn lost(self, failure: &Failure) {
+        let Self { buffer, slot } = self;
+        if !matches!(failure, CallError::Dropped(_)) {
+            return buffer.lose(&slot, failure);
+        }
+        // It gave way at a full mailbox, where the items still have a place in their buffer.
+        let timers = slot.executor().timers().clone();
+        slot.executor().handle().spawn(async move {
+            timers.sleep_until(timers.now().saturating_add(RETRY)).await;
+            buffer.send(&slot);
+        });
+    }
+}
+
+/// Runs one message as a part of the turn. True if it waited.
+async fn run_one<'a, A: Actor, M: Method<A>>(
+    slot: &Arc<Slot<A>>,
+    message: M,
+    actor: <M::Mode as TurnMode<A>>::Borrow<'a>,
+    cx: &'a Cx,
+) -> bool {
+    if const { A::SPEC.dead_letters.is_some() } {
+        let watched = Watched::new(slot, message, Past::one_way());
+        let (_, waited) = noting_waits(watched.run(actor, cx)).await;
+        return waited;
+    }
+    let mut letter = Letter::<A, M> { slot, over: false, message: PhantomData };
+    let (answer, waited) = noting_waits(letter.unless_it_ends(message.run(actor, cx))).await;
+    if let Err(error) = answer {
+        let (actor_type, method) = (A::SPEC.name, A::METHODS[M::INDEX].name);
+        tracing::warn!(actor_type, method, "a stream's item ended in an error");
+        slot.host.bury_unkept::<M>(&slot.key, &CallError::Actor(error));
+    }
+    waited
+}
+
+/// The dead letter of an item whose message is not kept, unless its run comes to an end.
+struct Letter<'a, A: Actor, M: Method<A>> {
+    slot: &'a Arc<Slot<A>>,
+    over: bool,
+    message: PhantomData<fn() -> M>,
+}
+
+impl<A: Actor, M: Method<A>> Letter<'_, A, M> {
+    async fn unless_it_ends<F: Future>(&mut self, run: F) -> F::Output {
+        let mut run = pin!(run);
+        let ended = poll_fn(|task| match catch_unwind(AssertUnwindSafe(|| run.as_mut().poll(task))) {
+            Ok(polled) => polled.map(Ok),
+            Err(payload) => Poll::Ready(Err(payload)),
+        });
+        let ended = ended.await;
+        self.over = true;
+        ended.unwrap_or_else(|payload| {
+            let details = Panicked {
+                actor: self.slot.actor_id(),
+                method: A::METHODS[M::INDEX].name,
+                message: panic_text(&*payload).into(),
+            };
+            self.slot.host.bury_unkept::<M>(&self.slot.key, &CallError::Panicked(Box::new(details)));
+            // The turn's own boundary does the rest.
+            resume_unwind(payload)
+        })
+    }
+}
+
+impl<A: Actor, M: Method<A>> Drop for Letter<'_, A, M> {
+    /// The turn was dropped before its end.
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        let cause = if self.slot.host.services.has_stopped() { StopCause::Silo } else { StopCause::Torn };
+        let (actor, method) = (self.slot.actor_id(), A::METHODS[M::INDEX].name);
+        let stopped = CallError::Stopped(Box::new(Stopped { actor, method, cause }));
+        self.slot.host.bury_unkept::<M>(&self.slot.key, &stopped);
+    }
+}
+
+async fn noting_waits<F: Future>(future: F) -> (F::Output, bool) {
+    let (mut future, mut waited) = (pin!(future), false);
+    let output = poll_fn(|cx| match future.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(output),
+        Poll::Pending => {
+            waited = true;
+            Poll::Pending
+        }
+    })
+    .await;
+    (output, waited)
+}

@@ -1,0 +1,14 @@
+use quark::prelude::*;
+
+#[derive(Actor)]
+struct Camera;
+
+#[methods]
+impl Camera {
+    #[on_stream("cameras/cam*")]
+    async fn frame(&mut self, frame: u64) {
+        let _ = frame;
+    }
+}
+
+fn main() {}
