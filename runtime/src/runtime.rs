@@ -432,7 +432,7 @@ pub enum StartError {
     },
     /// A stream is read as two item types.
     #[error(transparent)]
-    Stream(#[from] StreamTypeConflict),
+    Stream(#[from] Box<StreamTypeConflict>),
     /// A `prewarm(…)` rule makes no sense.
     #[error(transparent)]
     Rule(#[from] RuleError),

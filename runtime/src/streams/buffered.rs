@@ -100,10 +100,12 @@ impl<A: Actor, T, P> Clone for Buffered<A, T, P> {
     }
 }
 
+type Buffers<A, T, P> = HashMap<Key, Arc<ActorBuffer<A, T, P>>, RandomState>;
+
 struct Shared<A: Actor, T, P> {
     flow: Flow,
     /// One for each actor that has had an item lately: [`sweep`](Buffered::sweep) forgets those that rest.
-    buffers: RwLock<HashMap<Key, Arc<ActorBuffer<A, T, P>>, RandomState>>,
+    buffers: RwLock<Buffers<A, T, P>>,
 }
 
 /// The items that wait for one actor.

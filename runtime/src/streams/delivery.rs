@@ -83,26 +83,24 @@ impl<A: Actor, T: Send + 'static, P: Shape<A, T>> Method<A> for Delivery<A, T, P
     // Each of its messages leaves a letter of its own, so that it needs none.
     const WATCHED: bool = true;
 
-    fn run<'a>(
+    async fn run<'a>(
         self,
         mut actor: <Self::Mode as TurnMode<A>>::Borrow<'a>,
         cx: &'a Cx,
-    ) -> impl Future<Output = Result<(), Infallible>> + Send + 'a {
-        async move {
-            let mut serving = Serving::begin(self);
-            for ran in 0..PER_TURN {
-                // The first shows whether the method waits; then what has not come yet would be fresher.
-                let at_once = if ran == 0 { 1 } else { PER_TURN };
-                let Some(message) = serving.next(at_once) else { break };
-                let slot = &serving.of.slot;
-                let borrow = <Self::Mode as TurnMode<A>>::reborrow(&mut actor);
-                let waited = run_one::<A, P::Message>(slot, message, borrow, cx).await;
-                if waited || slot.word.snapshot().wants_close() {
-                    break;
-                }
+    ) -> Result<(), Infallible> {
+        let mut serving = Serving::begin(self);
+        for ran in 0..PER_TURN {
+            // The first shows whether the method waits; then what has not come yet would be fresher.
+            let at_once = if ran == 0 { 1 } else { PER_TURN };
+            let Some(message) = serving.next(at_once) else { break };
+            let slot = &serving.of.slot;
+            let borrow = <Self::Mode as TurnMode<A>>::reborrow(&mut actor);
+            let waited = run_one::<A, P::Message>(slot, message, borrow, cx).await;
+            if waited || slot.word.snapshot().wants_close() {
+                break;
             }
-            Ok(())
         }
+        Ok(())
     }
 
     fn lost(self, failure: &Failure) {

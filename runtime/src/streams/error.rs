@@ -128,7 +128,7 @@ impl Fault for PublishError {
 pub enum SubscribeError {
     /// Rejected: somebody reads the stream as another type.
     #[error(transparent)]
-    Conflict(#[from] StreamTypeConflict),
+    Conflict(#[from] Box<StreamTypeConflict>),
     /// Rejected: the silo has as many subscriptions as it may have.
     #[error("the silo has {max} subscriptions already; end one first")]
     TooMany {

@@ -86,7 +86,7 @@ struct State {
 
 impl Streams {
     /// Adds the subscriptions of all hosted types.
-    pub(crate) fn open(&self, all: Vec<Registration>) -> Result<(), StreamTypeConflict> {
+    pub(crate) fn open(&self, all: Vec<Registration>) -> Result<(), Box<StreamTypeConflict>> {
         let mut state = self.state.write();
         for registration in all {
             state.check(&registration)?;
@@ -223,21 +223,21 @@ impl Streams {
 
 impl State {
     /// Whether everybody who reads the same streams takes the same items.
-    fn check(&self, new: &Registration) -> Result<(), StreamTypeConflict> {
+    fn check(&self, new: &Registration) -> Result<(), Box<StreamTypeConflict>> {
         let others = self.patterns.iter().map(|entry| &entry.registration);
         let keyed = self.spaces.values().filter_map(|space| space.any_keyed());
         let keyed: Vec<_> = keyed.collect();
         let mut all = others.chain(keyed.iter());
         let first = all.find(|other| other.item != new.item && other.pattern.overlaps(new.pattern));
         first.map_or(Ok(()), |first| {
-            Err(StreamTypeConflict {
+            Err(Box::new(StreamTypeConflict {
                 namespace: new.pattern.as_str(),
                 first_namespace: first.pattern.as_str(),
                 first: first.reader.clone(),
                 first_item: first.item_name,
                 second: new.reader.clone(),
                 second_item: new.item_name,
-            })
+            }))
         })
     }
 
