@@ -15,7 +15,9 @@ use quark_runtime::actor::{Actor, Create, HookError};
 use quark_runtime::guards::Guards;
 use quark_runtime::intercept::Interceptor;
 use quark_runtime::pressure::MemoryGauge;
+use quark_runtime::state::Stored;
 use quark_runtime::store::Store;
+use quark_runtime::streams::{DurableStream, Topic};
 use quark_runtime::{Grid, Runtime, RuntimeBuilder, Shutdown};
 
 /// Sets up a silo.
@@ -79,6 +81,12 @@ impl SiloBuilder {
     /// Keeps what actors keep in the store of this name in `store`. A part that names none is in `"default"`.
     pub fn store(mut self, name: impl Into<String>, store: Store) -> Self {
         self.runtime = self.runtime.store(name, store);
+        self
+    }
+
+    /// Keeps the items of a topic in a store, until the actor types that read it have handled them.
+    pub fn durable_stream<T: Stored>(mut self, topic: &Topic<T>, settings: DurableStream) -> Self {
+        self.runtime = self.runtime.durable_stream(topic, settings);
         self
     }
 

@@ -41,7 +41,7 @@ pub(crate) use self::handle::retry_due;
 pub use self::handle::{DeadLetters, ReplayError, Replayed};
 pub use self::letter::{DeadCause, DeadLetter, LetterId};
 pub(crate) use self::queue::{Past, Queue};
-pub(crate) use self::watch::{Stored, Watched};
+pub(crate) use self::watch::{Stored, Watched, bury};
 use crate::actor::{Actor, Method};
 use crate::backoff::Backoff;
 use crate::error::CallError;

@@ -18,7 +18,7 @@ use crate::journal::Folded;
 use crate::journal::reader::{JournalReader, ReaderError};
 use crate::services::Services;
 use crate::stores::StoreStatus;
-use crate::streams::{PublishError, SubscriptionReport};
+use crate::streams::{self, AnyLog, PublishError, SubscriptionReport};
 use crate::supervision::{self, ChildStatus};
 use crate::watchdog::{STUCK_LISTED_MAX, StuckTurn};
 
@@ -130,6 +130,9 @@ impl Grid {
             return Err(PublishError::NobodyReads { stream: stream.clone(), read: Vec::new() });
         };
         let watched = self.announce(services, stream);
+        if let Some(log) = services.streams.log(stream.namespace()) {
+            return self.publish_durably(services, &*log, stream, vec![item]).await;
+        }
         let delivery = services.streams.deliver(stream, item, watched)?;
         let subscribers = delivery.complete(stream).await?;
         Ok(Published { subscribers })
@@ -155,7 +158,24 @@ impl Grid {
             return Ok(Published { subscribers: 0 });
         }
         let watched = self.announce(services, stream);
+        if let Some(log) = services.streams.log(stream.namespace()) {
+            return self.publish_durably(services, &*log, stream, items).await;
+        }
         let delivery = services.streams.deliver_all(stream, items, watched)?;
+        let subscribers = delivery.complete(stream).await?;
+        Ok(Published { subscribers })
+    }
+
+    async fn publish_durably<T: Clone + Send + 'static>(
+        &self,
+        services: &Arc<Services>,
+        log: &dyn AnyLog,
+        stream: &StreamId,
+        items: Vec<T>,
+    ) -> Result<Published, PublishError> {
+        let new = streams::encode(log, stream, &items)?;
+        streams::append(log, stream, new).await?;
+        let delivery = services.streams.deliver_live(stream, items)?;
         let subscribers = delivery.complete(stream).await?;
         Ok(Published { subscribers })
     }

@@ -28,9 +28,13 @@ use crate::intercept::Interceptor;
 use crate::pressure::{Bounds, MemoryGauge, Pressure};
 use crate::prewarm::Prewarmer;
 use crate::services::{Lanes, Services, TICK, Tenants};
+use crate::state::Stored;
 use crate::store::Store;
 use crate::stores::Stores;
-use crate::streams::{Registration, StreamTypeConflict, Streams, Subscriptions};
+use crate::streams::{
+    DurableStream, DurableStreamError, DurableTopic, Registration, StreamTypeConflict, Streams,
+    Subscriptions, Topic,
+};
 use crate::supervision::Supervision;
 use crate::sweep::Sweeper;
 use crate::timers::Timers;
@@ -69,6 +73,7 @@ pub struct RuntimeBuilder {
     types: Vec<(TypeId, ActorSpec, &'static [PartSpec], HostMaker)>,
     guards: HashMap<TypeId, (&'static str, Guards)>,
     interceptors: HashMap<TypeId, Arc<dyn Interceptor>>,
+    durable_streams: Vec<DurableTopic>,
     bounds: Bounds,
     stores: BTreeMap<String, Store>,
 }
@@ -86,6 +91,7 @@ impl Default for RuntimeBuilder {
             types: Vec::new(),
             guards: HashMap::new(),
             interceptors: HashMap::new(),
+            durable_streams: Vec::new(),
             bounds: Bounds::default(),
             stores: BTreeMap::new(),
         }
@@ -177,6 +183,12 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Keeps the items of a topic in a store, until the actor types that read it have handled them.
+    pub fn durable_stream<T: Stored>(mut self, topic: &Topic<T>, settings: DurableStream) -> Self {
+        self.durable_streams.push(DurableTopic::new(topic, settings));
+        self
+    }
+
     /// Guards actors of type `A` with these instead of what the type declares.
     pub fn guards<A: Actor>(mut self, guards: Guards) -> Self {
         self.guards.insert(TypeId::of::<A>(), (A::SPEC.rust_type, guards));
@@ -201,7 +213,7 @@ impl RuntimeBuilder {
     ///
     /// # Errors
     /// [`StartError`]; nothing is left running.
-    pub fn start(self) -> Result<Runtime, StartError> {
+    pub fn start(mut self) -> Result<Runtime, StartError> {
         let mut names: HashMap<&'static str, &'static str> = HashMap::new();
         for (_, spec, ..) in &self.types {
             if let Some(other) = names.insert(spec.name, spec.rust_type) {
@@ -235,6 +247,7 @@ impl RuntimeBuilder {
             let executor = Executor::start(handle, Timers::new(self.clock.clone()));
             device_executors.insert(usage.device, executor);
         }
+        let durable_streams = std::mem::take(&mut self.durable_streams);
         let threads = Threads { nodes, device_executors, lanes: lanes.clone(), own };
         let (services, hosts) = self.assemble(devices, prewarmer, threads)?;
         for executor in services.executors() {
@@ -251,7 +264,9 @@ impl RuntimeBuilder {
             executor.timers().begin(&lanes);
         }
         Relay::start_all(&services, &hosts);
-        Ok(Runtime { services, hosts, sweeper })
+        let runtime = Runtime { services, hosts, sweeper };
+        runtime.services.streams.open_logs(&durable_streams, &runtime.services)?;
+        Ok(runtime)
     }
 
     pub(crate) fn prewarmer(&self, devices: &DevicePool) -> Result<Prewarmer, RuleError> {
@@ -433,6 +448,9 @@ pub enum StartError {
     /// A stream is read as two item types.
     #[error(transparent)]
     Stream(#[from] Box<StreamTypeConflict>),
+    /// A durable stream cannot be as it is set up.
+    #[error(transparent)]
+    DurableStream(#[from] Box<DurableStreamError>),
     /// A `prewarm(…)` rule makes no sense.
     #[error(transparent)]
     Rule(#[from] RuleError),

@@ -10,8 +10,8 @@
 //!
 //! ## What holds
 //!
-//! - **At most once.** An item that was taken and not handled when its silo ends is gone. Durable streams are another
-//!   matter: see [`store::StreamStore`](crate::store::StreamStore).
+//! - **At most once.** An item that was taken and not handled when its silo ends is gone; [`DurableStream`]s keep theirs in
+//!   a store until they were handled.
 //! - **In order.** What one publisher publishes to one stream, one after another, each subscriber gets in that order.
 //!   Drop policies leave gaps, never another order.
 //! - **One item type.** Readers whose namespaces overlap agree about the item's type, or the silo does not start.
@@ -29,11 +29,13 @@
 //! - `implicit`, `own`: subscriptions of actor types, and of actors; `buffered`, `delivery`, `throttle`: how their items
 //!   wait and are handed over
 //! - `publisher`, `reader`: publishing to a topic, and reading it from outside of actors
+//! - `durable`: streams that a store keeps
 //! - `report`, `error`: what is told about them
 
 mod buffer;
 mod buffered;
 mod delivery;
+mod durable;
 mod error;
 mod flow;
 mod implicit;
@@ -50,9 +52,12 @@ use std::future::Future;
 use std::pin::Pin;
 
 use futures_util::future::join_all;
-use quark_base::StreamId;
+use quark_base::{Key, StreamId};
 
-pub use self::error::{PublishError, Reader, StreamTypeConflict, SubscribeError};
+use self::durable::Handling;
+pub(crate) use self::durable::{AnyLog, DurableTopic, append, encode};
+pub use self::durable::{DURABLE_STREAMS_MAX, DurableStream, StreamAdmin, StreamAdminError};
+pub use self::error::{DurableStreamError, PublishError, Reader, StreamTypeConflict, SubscribeError};
 pub use self::flow::{BUFFER, Flow, WhenFull};
 pub use self::implicit::Subscriptions;
 pub(crate) use self::own::OwnSubscriptions;
@@ -61,9 +66,11 @@ pub use self::publisher::Publisher;
 pub use self::reader::{Incoming, SubscribeOptions, Subscription};
 pub use self::registry::SUBSCRIPTIONS_MAX;
 pub(crate) use self::registry::{Registration, Streams};
-pub use self::report::{BufferFill, Drops, SubscriptionReport};
+pub use self::report::{BufferFill, Drops, GroupReport, SubscriptionReport};
 pub use self::topic::{Source, Topic, Topics};
+use crate::dead_letters::DeadCause;
 use crate::error::Failure;
+use crate::store::MessageId;
 
 /// An item that still waits for room at its subscriber.
 type Waiting = Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>;
@@ -75,6 +82,14 @@ trait Subscriber<T>: Send + Sync {
 
     /// The same for several items of a stream, in their order.
     fn deliver_all(&self, stream: &StreamId, items: Vec<T>) -> Result<Option<Waiting>, Failure>;
+
+    /// Runs one turn for items of a durable stream, and tells how it ends. None once nobody is there to run it.
+    fn handle(&self, _key: &Key, _items: Vec<T>, _id: Option<MessageId>) -> Option<Handling> {
+        None
+    }
+
+    /// An item of a durable stream is given up; none if it could not even be read.
+    fn bury(&self, _key: &Key, _item: Option<T>, _cause: DeadCause, _attempts: u32) {}
 }
 
 /// One publication on its way.

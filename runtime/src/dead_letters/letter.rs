@@ -4,10 +4,12 @@ use std::fmt::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use quark_base::ActorId;
+use quark_base::{ActorId, StreamId};
 
 use crate::actor::{Actor, Method};
 use crate::error::Failure;
+use crate::state::DecodeError;
+use crate::store::Position;
 
 /// Text of a message or an error that is kept or shown, in bytes; the rest is cut off. A letter may hold a picture.
 const TEXT_MAX: usize = 1_024;
@@ -56,6 +58,26 @@ pub enum DeadCause {
     /// not be activated or was stopped by its supervisor, and so on. Whether it ran is its
     /// [`outcome`](quark_base::Fault::outcome).
     Call(Failure),
+    /// An item of a durable stream that is no value of the stream's type. It is acknowledged; it stays in the stream
+    /// until it is trimmed.
+    Undecodable {
+        /// Its stream.
+        stream: StreamId,
+        /// Where it stands there.
+        position: Position,
+        /// What is wrong with it.
+        error: DecodeError,
+    },
+    /// An item of a durable stream that failed as often as it may. It is acknowledged; it stays in the stream until it is
+    /// trimmed.
+    GivenUp {
+        /// Its stream.
+        stream: StreamId,
+        /// Where it stands there.
+        position: Position,
+        /// Why it failed last.
+        cause: Box<DeadCause>,
+    },
 }
 
 impl DeadCause {
@@ -69,6 +91,12 @@ impl fmt::Display for DeadCause {
         match self {
             Self::Returned(error) => write!(f, "it returned an error: {error}"),
             Self::Call(failure) => failure.fmt(f),
+            Self::Undecodable { stream, position, error } => {
+                write!(f, "item {position} of stream {stream} cannot be read: {error}")
+            }
+            Self::GivenUp { stream, position, cause } => {
+                write!(f, "item {position} of stream {stream} was given up: {cause}")
+            }
         }
     }
 }

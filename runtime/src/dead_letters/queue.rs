@@ -30,6 +30,11 @@ impl Past {
         Self { letter: None, attempts: 0, retried: false }
     }
 
+    /// A message that was delivered so often, and is not sent again by itself.
+    pub(crate) const fn after(attempts: u32) -> Self {
+        Self { letter: None, attempts: attempts.saturating_sub(1), retried: false }
+    }
+
     /// Whether it has been a dead letter before.
     pub(crate) fn is_replay(&self) -> bool {
         self.letter.is_some()

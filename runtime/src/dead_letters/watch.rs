@@ -153,7 +153,8 @@ impl<A: Actor, M: Method<A>> Drop for Beside<A, M> {
     }
 }
 
-fn bury<A: Actor, M: Method<A>>(slot: &Slot<A>, cause: DeadCause, past: Past, kept: Option<M>) {
+/// Keeps what has become of a message.
+pub(crate) fn bury<A: Actor, M: Method<A>>(slot: &Slot<A>, cause: DeadCause, past: Past, kept: Option<M>) {
     let method = A::METHODS[M::INDEX].name;
     let kept = kept.map(|message| Box::new(Kept(message)) as Box<dyn Stored<A>>);
     slot.host.bury(&slot.key, method, cause, past, kept);

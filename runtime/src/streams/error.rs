@@ -3,10 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
-use quark_base::id::ParseStreamIdError;
-use quark_base::{Fault, Outcome, Retry, StreamId};
+use quark_base::{Fault, Outcome, ParseStreamIdError, Retry, StreamId};
 
 use crate::error::Failure;
+use crate::state::EncodeError;
+use crate::store::StoreError;
 
 /// Who reads a stream.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -21,6 +22,16 @@ pub enum Reader {
     },
     /// A subscription that the program holds, by the name that it was given.
     Named(Arc<str>),
+}
+
+impl Reader {
+    /// The name of its group at durable streams. None for what is not kept.
+    pub(crate) fn group(&self) -> Option<String> {
+        match self {
+            Self::Method { actor_type, method } => Some(format!("{actor_type}.{method}")),
+            Self::Named(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for Reader {
@@ -57,6 +68,65 @@ fn as_part_of(namespace: &str, first: &str) -> String {
     if namespace == first { String::new() } else { format!(" (which reads {first})") }
 }
 
+/// Why a durable stream cannot be: nothing has started.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DurableStreamError {
+    /// Two settings for one namespace.
+    #[error("durable stream {namespace} is set twice; leave one of them out")]
+    Twice {
+        /// The namespace.
+        namespace: &'static str,
+    },
+    /// There are too many.
+    #[error("a silo has at most {max} durable streams; keep more keys in fewer namespaces")]
+    TooMany {
+        /// How many there may be.
+        max: usize,
+    },
+    /// The silo has no store of the name.
+    #[error(
+        "durable stream {namespace} is kept in store {store:?}, which the silo does not have; add `.store({store:?}, …)`"
+    )]
+    NoStore {
+        /// The namespace.
+        namespace: &'static str,
+        /// The store's name.
+        store: String,
+    },
+    /// The store keeps no streams.
+    #[error("store {store} keeps no streams; keep durable stream {namespace} in another one")]
+    NoStreams {
+        /// The namespace.
+        namespace: &'static str,
+        /// The store.
+        store: Arc<str>,
+    },
+    /// A reader takes another type.
+    #[error("durable stream {namespace} carries {item}, but {reader} reads {read}")]
+    OtherItem {
+        /// The namespace.
+        namespace: &'static str,
+        /// Its item type.
+        item: &'static str,
+        /// Who reads something else.
+        reader: Reader,
+        /// What it reads.
+        read: &'static str,
+    },
+    /// A reader's flow drops items or limits their rate.
+    #[error(
+        "durable stream {namespace} keeps every item, but {reader} samples, drops or limits them; a method that reads \
+         durable streams says nothing of flow, sample or rate"
+    )]
+    Drops {
+        /// The namespace.
+        namespace: &'static str,
+        /// Whose flow it is.
+        reader: Reader,
+    },
+}
+
 /// Why an item was not published.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -85,6 +155,24 @@ pub enum PublishError {
     /// Rejected: the key is none that a stream can have.
     #[error(transparent)]
     BadKey(#[from] ParseStreamIdError),
+    /// Rejected: the item cannot be written for its durable stream.
+    #[error("an item of stream {stream} cannot be stored: {cause}")]
+    Encode {
+        /// The stream.
+        stream: StreamId,
+        /// Why not.
+        #[source]
+        cause: EncodeError,
+    },
+    /// The store of a durable stream did not take the item; whether it has it all the same, the cause tells.
+    #[error("stream {stream}: {cause}")]
+    Store {
+        /// The stream.
+        stream: StreamId,
+        /// What the store said.
+        #[source]
+        cause: Box<StoreError>,
+    },
     /// A subscriber did not take the item, and is the first that did not. It was offered to all others, too.
     #[error("{reader} did not take an item of stream {stream}: {cause}")]
     NotDelivered {
@@ -105,7 +193,10 @@ fn also(read: &[&'static str]) -> String {
 impl Fault for PublishError {
     fn outcome(&self) -> Outcome {
         match self {
-            Self::NobodyReads { .. } | Self::WrongItem { .. } | Self::BadKey(_) => Outcome::Rejected,
+            Self::NobodyReads { .. } | Self::WrongItem { .. } | Self::BadKey(_) | Self::Encode { .. } => {
+                Outcome::Rejected
+            }
+            Self::Store { cause, .. } => cause.outcome(),
             Self::NotDelivered { cause, .. } => match cause.outcome() {
                 // Another subscriber may have it already.
                 Outcome::Rejected => Outcome::Unknown,
@@ -116,7 +207,10 @@ impl Fault for PublishError {
 
     fn retry(&self) -> Retry {
         match self {
-            Self::NobodyReads { .. } | Self::WrongItem { .. } | Self::BadKey(_) => Retry::Pointless,
+            Self::NobodyReads { .. } | Self::WrongItem { .. } | Self::BadKey(_) | Self::Encode { .. } => {
+                Retry::Pointless
+            }
+            Self::Store { cause, .. } => cause.retry(),
             Self::NotDelivered { .. } => Retry::IfIdempotent,
         }
     }

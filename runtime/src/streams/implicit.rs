@@ -1,6 +1,7 @@
 //! Subscriptions of actor types: what an `#[on_stream]` method becomes.
 
 use std::any::{TypeId, type_name};
+use std::collections::VecDeque;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use quark_base::{ActorId, Key, StreamId};
 
 use super::buffered::{Buffered, Many, One, Shape};
+use super::durable::{Handling, TurnFailed};
 use super::error::Reader;
 use super::flow::Flow;
 use super::pattern::Pattern;
@@ -18,11 +20,14 @@ use super::report::{BufferFill, Reported};
 use super::topic::Source;
 use super::{Subscriber, Waiting};
 use crate::actor::{Actor, Method};
+use crate::actor_ref::ActorRef;
 use crate::context::Request;
+use crate::dead_letters::{self, DeadCause, Past};
 use crate::error::{CallError, Failure};
 use crate::guards::Admission;
 use crate::host::Hosted;
 use crate::intercept;
+use crate::store::MessageId;
 use crate::streams::buffer::{Counters, count};
 use crate::turn::{Blocked, Slot, TaskRef, block};
 
@@ -84,6 +89,7 @@ impl<A: Actor> Subscriptions<A> {
                 actor_type: A::SPEC.name,
                 method: A::METHODS[<P::Message as Method<A>>::INDEX].name,
             },
+            is_implicit: true,
             flow,
             subscriber: Arc::new(subscriber),
             reported: implicit,
@@ -163,6 +169,52 @@ impl<A: Actor, T: Send + 'static, P: Shape<A, T>> Subscriber<T> for Implicit<A, 
             return buffered.deliver_all(&hosted, &self.shape, &self.counters, stream.key(), items);
         }
         one_by_one(self, stream, items)
+    }
+
+    fn handle(&self, key: &Key, items: Vec<T>, id: Option<MessageId>) -> Option<Handling> {
+        let hosted = self.host.upgrade()?;
+        let actor = hosted.reference(key.as_str());
+        let slot = actor.slot()?.clone();
+        let (count_of, mut items) = (items.len(), VecDeque::from(items));
+        let message = self.shape.next(&slot, &mut items)?;
+        let counters = self.counters.clone();
+        Some(Box::pin(async move {
+            Self::ask(actor, message, id).await?;
+            count(&counters.delivered, count_of);
+            Ok(())
+        }))
+    }
+
+    fn bury(&self, key: &Key, item: Option<T>, cause: DeadCause, attempts: u32) {
+        let Some(hosted) = self.host.upgrade() else { return };
+        let slot = hosted.slot(key.as_str());
+        count(&self.counters.lost, 1);
+        let kept = item.filter(|_| A::SPEC.dead_letters.is_some()).map(|item| self.shape.alone(&slot, item));
+        dead_letters::bury::<A, P::Message>(&slot, cause, Past::after(attempts), kept);
+    }
+}
+
+impl<A: Actor, T: Send + 'static, P: Shape<A, T>> Implicit<A, T, P> {
+    async fn ask(actor: ActorRef<A>, message: P::Message, id: Option<MessageId>) -> Result<(), TurnFailed> {
+        let call = actor.call(message);
+        let call = match id {
+            Some(id) => call.with_message_id(id),
+            None => call,
+        };
+        let Err(error) = call.await else { return Ok(()) };
+        match error {
+            CallError::Actor(error) => Err(TurnFailed::Tried(DeadCause::returned::<A, P::Message>(&error))),
+            CallError::Overloaded(_)
+            | CallError::Dropped(_)
+            | CallError::RateLimited(_)
+            | CallError::CircuitOpen(_)
+            | CallError::Draining(_)
+            | CallError::Superseded(_) => Err(TurnFailed::NotNow),
+            other => Err(match other.as_failure() {
+                Some(failure) => TurnFailed::Tried(DeadCause::Call(failure)),
+                None => TurnFailed::NotNow,
+            }),
+        }
     }
 }
 

@@ -93,6 +93,7 @@ impl Cx {
             item: TypeId::of::<T>(),
             item_name: type_name::<T>(),
             reader: Reader::Method { actor_type: A::SPEC.name, method: A::METHODS[M::INDEX].name },
+            is_implicit: false,
             flow,
             subscriber: Arc::new(subscriber),
             reported: own.clone(),

@@ -124,6 +124,7 @@ impl Grid {
             item: TypeId::of::<S::Item>(),
             item_name: type_name::<S::Item>(),
             reader: Reader::Named(name),
+            is_implicit: false,
             flow,
             subscriber: Arc::new(subscriber),
             reported: queue.clone(),

@@ -2,18 +2,20 @@
 
 use std::any::{Any, TypeId, type_name};
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use foldhash::fast::RandomState;
 use parking_lot::{Mutex, RwLock};
 use quark_base::{Key, StreamId};
 
-use super::error::{PublishError, Reader, StreamTypeConflict, SubscribeError};
+use super::durable::{AnyLog, DURABLE_STREAMS_MAX, DurableTopic};
+use super::error::{DurableStreamError, PublishError, Reader, StreamTypeConflict, SubscribeError};
 use super::flow::Flow;
 use super::pattern::Pattern;
-use super::report::{Reported, SubscriptionReport};
+use super::report::{GroupReport, Reported, SubscriptionReport};
 use super::{Delivery, Subscriber};
+use crate::services::Services;
 
 /// Subscriptions that a silo may have at once. Each takes some hundred bytes and a place in a report.
 pub const SUBSCRIPTIONS_MAX: usize = 1_000_000;
@@ -33,6 +35,8 @@ pub(crate) struct Registration {
     pub(crate) item: TypeId,
     pub(crate) item_name: &'static str,
     pub(crate) reader: Reader,
+    /// It belongs to an actor type, so that durable streams are kept for it.
+    pub(crate) is_implicit: bool,
     pub(crate) flow: Flow,
     /// An `Arc<dyn Subscriber<T>>`.
     pub(crate) subscriber: Arc<dyn Any + Send + Sync>,
@@ -69,6 +73,8 @@ struct Readers {
 #[derive(Default)]
 pub(crate) struct Streams {
     state: RwLock<State>,
+    /// The durable namespaces. Fixed once the silo has started.
+    logs: OnceLock<HashMap<&'static str, Arc<dyn AnyLog>, RandomState>>,
     swept_at: Mutex<Duration>,
 }
 
@@ -104,8 +110,101 @@ impl Streams {
         if state.registered.len() >= SUBSCRIPTIONS_MAX {
             return Err(SubscribeError::TooMany { max: SUBSCRIPTIONS_MAX });
         }
+        self.check_logs(&registration)?;
         state.check(&registration)?;
         Ok(state.add(registration))
+    }
+
+    /// Makes these namespaces durable, and begins to read them for the actor types that subscribe to them.
+    pub(crate) fn open_logs(
+        &self,
+        topics: &[DurableTopic],
+        services: &Arc<Services>,
+    ) -> Result<(), Box<DurableStreamError>> {
+        let registered: Vec<_> = self.state.read().registered.values().cloned().collect();
+        let mut logs: HashMap<&'static str, Arc<dyn AnyLog>, RandomState> = HashMap::default();
+        for topic in topics {
+            let namespace = topic.namespace;
+            let readers = registered.iter().filter(|one| one.pattern.matches(namespace));
+            for Registration { item, item_name: read, reader, flow, .. } in readers.map(|one| &**one) {
+                let reader = || reader.clone();
+                if *item != topic.item {
+                    let item = topic.item_name;
+                    let other = DurableStreamError::OtherItem { namespace, item, reader: reader(), read };
+                    return Err(Box::new(other));
+                }
+                if !flow.keeps_all() || flow.rate().is_some() {
+                    return Err(Box::new(DurableStreamError::Drops { namespace, reader: reader() }));
+                }
+            }
+            let store = services.stores.get(topic.options.store_name()).ok_or_else(|| {
+                let store = topic.options.store_name().to_owned();
+                Box::new(DurableStreamError::NoStore { namespace, store })
+            })?;
+            let Some(streams) = store.store.streams else {
+                return Err(Box::new(DurableStreamError::NoStreams { namespace, store: store.store.name }));
+            };
+            if logs.insert(namespace, topic.open(streams, services.clock.clone())).is_some() {
+                return Err(Box::new(DurableStreamError::Twice { namespace }));
+            }
+        }
+        if logs.len() > DURABLE_STREAMS_MAX {
+            return Err(Box::new(DurableStreamError::TooMany { max: DURABLE_STREAMS_MAX }));
+        }
+        for (namespace, log) in &logs {
+            for registration in
+                registered.iter().filter(|one| one.is_implicit && one.pattern.matches(namespace))
+            {
+                log.clone().read_by(registration, services);
+            }
+            log.clone().keep_trimmed(services);
+        }
+        // Opened once, by the silo's start.
+        self.logs.get_or_init(|| logs);
+        Ok(())
+    }
+
+    /// The durable namespace, if it is one.
+    #[inline]
+    pub(crate) fn log(&self, namespace: &str) -> Option<Arc<dyn AnyLog>> {
+        let logs = self.logs.get().filter(|logs| !logs.is_empty())?;
+        logs.get(namespace).cloned()
+    }
+
+    pub(crate) fn durable_names(&self) -> Vec<&'static str> {
+        let mut names: Vec<_> = self.logs.get().into_iter().flat_map(|logs| logs.keys().copied()).collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Whether a new reader takes what the durable namespaces carry.
+    fn check_logs(&self, new: &Registration) -> Result<(), Box<StreamTypeConflict>> {
+        let logs = self.logs.get().into_iter().flatten();
+        let mut others = logs.filter(|(name, log)| new.pattern.matches(name) && log.item().0 != new.item);
+        others.next().map_or(Ok(()), |(namespace, log)| {
+            Err(Box::new(StreamTypeConflict {
+                namespace: new.pattern.as_str(),
+                first_namespace: namespace,
+                first: Reader::Named("of its store".into()),
+                first_item: log.item().1,
+                second: new.reader.clone(),
+                second_item: new.item_name,
+            }))
+        })
+    }
+
+    /// Hands items that are in the store to those who read them live, and gives the number of all readers.
+    pub(crate) fn deliver_live<T: Clone + Send + 'static>(
+        &self,
+        stream: &StreamId,
+        items: Vec<T>,
+    ) -> Result<Delivery, PublishError> {
+        let mut found = self.readers::<T>(stream, true)?;
+        let all = found.all.len() + found.keyed.as_ref().map_or(0, |keyed| keyed.len());
+        found.all = found.all.iter().filter(|entry| !entry.registration.is_implicit).cloned().collect();
+        let delivery =
+            found.each(items, |subscriber: &dyn Subscriber<T>, items| subscriber.deliver_all(stream, items));
+        Ok(Delivery { subscribers: all, ..delivery })
     }
 
     /// Takes a subscription out. Gives it back to be dropped, out of the lock.
@@ -184,7 +283,7 @@ impl Streams {
         watched: bool,
     ) -> Result<Delivery, PublishError> {
         let found = self.readers::<T>(stream, watched)?;
-        Ok(found.each_of::<T, _>(items, |subscriber, items| subscriber.deliver_all(stream, items)))
+        Ok(found.each(items, |subscriber: &dyn Subscriber<T>, items| subscriber.deliver_all(stream, items)))
     }
 
     /// What the subscriptions have done, by namespace.
@@ -201,11 +300,22 @@ impl Streams {
                     delivered: counters.delivered.load(std::sync::atomic::Ordering::Relaxed),
                     dropped: counters.drops(),
                     buffer: registration.reported.fill(),
+                    groups: self.groups_of(registration),
                 }
             })
             .collect();
         all.sort_by_key(|report| report.namespace);
         all
+    }
+
+    fn groups_of(&self, registration: &Registration) -> Vec<GroupReport> {
+        let Some(name) = registration.reader.group().filter(|_| registration.is_implicit) else {
+            return Vec::new();
+        };
+        let logs = self.logs.get().into_iter().flatten();
+        let read = logs.filter(|(namespace, _)| registration.pattern.matches(namespace));
+        let groups = read.flat_map(|(_, log)| log.groups());
+        groups.filter(|state| state.group.name == name).map(|state| state.report()).collect()
     }
 
     /// Throws away what is no longer needed, now and then.
@@ -382,13 +492,5 @@ impl Found {
             }
         }
         delivery
-    }
-
-    fn each_of<T, F>(&self, items: Vec<T>, deliver: F) -> Delivery
-    where
-        T: Clone + 'static,
-        F: Fn(&dyn Subscriber<T>, Vec<T>) -> Result<Option<super::Waiting>, crate::error::Failure>,
-    {
-        self.each(items, deliver)
     }
 }

@@ -33,12 +33,35 @@ pub struct SubscriptionReport {
     pub dropped: Drops,
     /// The buffers of all its subscribers together.
     pub buffer: BufferFill,
+    /// What it reads of durable streams.
+    pub groups: Vec<GroupReport>,
+}
+
+/// A group of readers of a durable stream, as this silo knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupReport {
+    /// The namespace.
+    pub namespace: String,
+    /// The group: `actor type.method`.
+    pub name: String,
+    /// Items that this silo holds and has not acknowledged.
+    pub in_flight: u64,
+    /// Items that it has acknowledged.
+    pub acknowledged: u64,
+    /// Turns that did not succeed.
+    pub failed_attempts: u64,
+    /// Items that the store gave again.
+    pub redelivered: u64,
+    /// Items that became dead letters.
+    pub dead: u64,
+    /// Items that the group has still to acknowledge on all silos, when the store was last asked.
+    pub lag: u64,
 }
 
 impl SubscriptionReport {
     /// Items that were published and are still to be handed over.
     pub fn lag(&self) -> u64 {
-        self.buffer.used
+        self.buffer.used + self.groups.iter().map(|group| group.lag).sum::<u64>()
     }
 }
 
