@@ -24,12 +24,15 @@ struct Order {
 const ORDERS: Topic<Order> = Topic::new("shop/orders");
 const GROUP: &str = "durable.clerk.take";
 
+type Held = (u64, Arc<Gate>, Arc<Gate>);
+
 /// What the clerks of all silos of a test have seen.
 #[derive(Default)]
 struct Book {
     taken: std::sync::Mutex<Vec<(Key, u64)>>,
     tried: std::sync::Mutex<Vec<(u64, String)>>,
-    held: std::sync::Mutex<Option<(u64, Arc<Gate>, Arc<Gate>)>>,
+    /// An item that is held in its turn: its number, a gate that it opens then, and one that it waits for.
+    held: std::sync::Mutex<Option<Held>>,
 }
 
 impl Book {
@@ -330,7 +333,7 @@ fn no_more_than_the_set_number_is_in_flight() {
             yield_now().await;
         }
         assert_eq!((group(&grid).in_flight, group(&grid).acknowledged), (8, 0));
-        assert_eq!(grid.census().types[0].active, 8);
+        until(|| grid.census().types[0].active == 8).await;
         gate.open();
         until(|| group(&grid).acknowledged == 100).await;
     });
