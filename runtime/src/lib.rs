@@ -16,6 +16,7 @@
 //! - [`store`]: the ports to what survives a silo; [`state`], [`journal`], [`durable`]: what actors keep there, and
 //!   messages that outlive their sender
 //! - [`streams`], `prewarm`: publishing, and activating ahead of the first message
+//! - [`metrics`]: the names of what is measured
 //! - [`runtime`], [`grid`]: starting and stopping, and the handle on it all
 
 mod activation;
@@ -35,6 +36,7 @@ pub mod guards;
 mod host;
 pub mod intercept;
 pub mod journal;
+pub mod metrics;
 pub mod pressure;
 mod prewarm;
 pub mod runtime;

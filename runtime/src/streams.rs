@@ -30,6 +30,7 @@
 //!   wait and are handed over
 //! - `publisher`, `reader`: publishing to a topic, and reading it from outside of actors
 //! - `durable`: streams that a store keeps
+//! - [`window`]: items gathered by time or by number
 //! - `report`, `error`: what is told about them
 
 mod buffer;
@@ -47,6 +48,7 @@ mod registry;
 mod report;
 mod throttle;
 mod topic;
+pub mod window;
 
 use std::future::Future;
 use std::pin::Pin;
