@@ -23,7 +23,7 @@ pub(crate) fn name(_: &Container) -> &'static str {
 }
 
 pub(crate) async fn postgres() -> Result<Option<Server>, StartError> {
-    let ready = WaitFor::message_on_stderr("listening on IPv4 address");
+    let ready = WaitFor::message_on_stderr("database system is ready to accept connections");
     let address = |host: &str, port| {
         format!("postgres://quark:{POSTGRES_PASSWORD}@{host}:{port}/postgres?sslmode=disable")
     };

@@ -234,7 +234,7 @@ fn free_port() -> Result<u16, StartError> {
 }
 
 /// The folder of PostgreSQL's programs: `initdb` is often not in the path, and Debian keeps it by version.
-fn postgres_programs() -> Option<PathBuf> {
+pub fn postgres_programs() -> Option<PathBuf> {
     let versions = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
     let mut folders: Vec<PathBuf> = versions.map(|entry| entry.path().join("bin")).collect();
     folders.sort_by_key(|folder| version(folder));
@@ -249,7 +249,8 @@ fn version(folder: &Path) -> u32 {
     name.and_then(|name| name.parse().ok()).unwrap_or(0)
 }
 
-fn in_path(program: &str) -> Option<PathBuf> {
+/// A program that the shell would find.
+pub fn in_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).map(|folder| folder.join(program)).find(|file| is_program(file))
 }

@@ -277,3 +277,6 @@ impl<'a> Touched<'a> {
         }
     }
 }
+
+#[cfg(all(test, feature = "postgres"))]
+mod tests;

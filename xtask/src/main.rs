@@ -5,7 +5,7 @@
 //! - [`mod@test`]: all tests, with what they need; [`ci`]: what a change must pass
 //! - [`tidy`]: dependency direction, file sizes, bans
 //! - [`crash_test`]: kills a process that writes to a store, and looks for what it acknowledged
-//! - [`setup`]: installs what tests need on Debian and Ubuntu
+//! - [`setup`]: installs what tests need on Debian and Ubuntu; [`images`]: container images of servers, from it
 //! - [`gpu_check`]: one binary to carry to a machine with an NVIDIA GPU, and its results
 //! - [`proofs`]: the turn engine under loom, AddressSanitizer and Miri
 //! - [`shell`]: running other programs
@@ -20,6 +20,7 @@ mod ci;
 mod crash_test;
 mod gpu_check;
 mod host;
+mod images;
 mod proofs;
 mod setup;
 mod shell;
@@ -55,6 +56,8 @@ enum Task {
     },
     /// Installs what the tests need (Debian and Ubuntu, as root), or prints the line to type
     Setup,
+    /// Makes container images of the servers that tests need, from what is installed here
+    Images,
     /// Explores the interleavings of the turn engine's models
     Loom {
         /// Involuntary switches to explore, instead of each model's own bound
@@ -95,6 +98,7 @@ fn run(task: Task) -> anyhow::Result<()> {
             shell::must(&mut bench)
         }
         Task::Setup => setup::run(),
+        Task::Images => images::run(),
         Task::Loom { preemptions } => proofs::loom(&root, preemptions),
         Task::Asan => proofs::asan(&root),
         Task::Miri => proofs::miri(&root),

@@ -10,10 +10,12 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 use quark_servers::{Server, StartError};
 
-use crate::{host, proofs, setup, shell};
+use crate::{host, images, proofs, setup, shell};
 
 /// Tests with this in their name need a Vulkan driver.
 const WGPU_MARK: &str = "wgpu_";
+/// Tests with this in their name need a container engine, and the images of `cargo xtask images`.
+const CONTAINER_MARK: &str = "container_";
 
 /// What runs the tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +33,12 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     if !vulkan && is_ci(std::env::var("CI").ok().as_deref()) {
         bail!("no Vulkan driver is here, and CI must test the wgpu path; get one with: {}", setup::advice());
     }
+    let needs = [
+        (WGPU_MARK, vulkan, "a Vulkan driver", setup::advice()),
+        (CONTAINER_MARK, images::make_if_possible(), "a container engine", "start Docker".into()),
+    ];
+    let missing: Vec<_> =
+        needs.iter().filter(|(_, is_there, ..)| !is_there).map(|(mark, ..)| *mark).collect();
     let runner = runner(root);
     let runtime_dir = runtime_dir(root)?;
     let servers = servers();
@@ -46,21 +54,21 @@ pub(crate) fn run(root: &Path) -> anyhow::Result<()> {
     proofs::loom(root, None)?;
     if hwloc {
         let scope = ["-p", "quark-devices", "--features", "hwloc"];
-        shell::must(&mut with_env(main_run(root, runner, &scope, vulkan)))?;
+        shell::must(&mut with_env(main_run(root, runner, &scope, &missing)))?;
     }
-    if !vulkan {
-        let names = marked_tests(root, runner)?;
-        eprintln!("\n!!! NOT RUN, for want of a Vulkan driver: {} tests", names.len());
+    for (mark, _, what, advice) in needs.iter().filter(|(_, is_there, ..)| !is_there) {
+        let names = marked_tests(root, runner, mark)?;
+        eprintln!("\n!!! NOT RUN, for want of {what}: {} tests", names.len());
         for name in &names {
             eprintln!("!!!   {name}");
         }
-        eprintln!("!!! To run them: {}", setup::advice());
+        eprintln!("!!! To run them: {advice}");
     }
     if !hwloc {
         eprintln!("\n!!! NOT RUN, for want of libhwloc-dev, libudev-dev and pkg-config: the feature `hwloc`");
         eprintln!("!!! To run its tests: {}\n", setup::advice());
     }
-    shell::must(&mut with_env(main_run(root, runner, &["--workspace"], vulkan)))
+    shell::must(&mut with_env(main_run(root, runner, &["--workspace"], &missing)))
 }
 
 /// The servers that tests share, by the variable that names each to them; those that the environment names already are
@@ -91,36 +99,37 @@ fn runner(root: &Path) -> Runner {
     if found { Runner::Nextest } else { Runner::Cargo }
 }
 
-fn main_run(root: &Path, runner: Runner, scope: &[&str], vulkan: bool) -> Command {
+fn main_run(root: &Path, runner: Runner, scope: &[&str], missing: &[&str]) -> Command {
     let mut command = match runner {
         Runner::Nextest => shell::cargo(root, ["nextest", "run"]),
         // Not the documentation tests: they have run.
         Runner::Cargo => shell::cargo(root, ["test", "--no-fail-fast", "--lib", "--bins", "--tests"]),
     };
     command.args(scope);
-    match (runner, vulkan) {
-        (_, true) => {}
-        (Runner::Nextest, false) => {
-            command.args(["-E", &format!("not test({WGPU_MARK})")]);
-        }
-        (Runner::Cargo, false) => {
-            command.args(["--", "--skip", WGPU_MARK]);
+    if !missing.is_empty() {
+        match runner {
+            Runner::Nextest => {
+                let marks: Vec<String> = missing.iter().map(|mark| format!("not test({mark})")).collect();
+                command.args(["-E", &marks.join(" and ")]);
+            }
+            Runner::Cargo => {
+                command.arg("--").args(missing.iter().flat_map(|mark| ["--skip", mark]));
+            }
         }
     }
     command
 }
 
-/// The tests that need a Vulkan driver, by name.
-fn marked_tests(root: &Path, runner: Runner) -> anyhow::Result<Vec<String>> {
+/// The tests with this mark, by name.
+fn marked_tests(root: &Path, runner: Runner, mark: &str) -> anyhow::Result<Vec<String>> {
     let mut list = match runner {
         Runner::Nextest => {
-            let filter = format!("test({WGPU_MARK})");
+            let filter = format!("test({mark})");
             shell::cargo(root, ["nextest", "list", "--workspace", "--message-format", "json", "-E", &filter])
         }
-        Runner::Cargo => shell::cargo(
-            root,
-            ["test", "--workspace", "--lib", "--bins", "--tests", "--", "--list", WGPU_MARK],
-        ),
+        Runner::Cargo => {
+            shell::cargo(root, ["test", "--workspace", "--lib", "--bins", "--tests", "--", "--list", mark])
+        }
     };
     let output = shell::ask(&mut list)?;
     if !output.status.success() {
@@ -172,12 +181,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn without_vulkan_each_runner_leaves_out_the_marked_tests() {
-        let line = |runner, vulkan| shell::shown(&main_run(Path::new("."), runner, &["--workspace"], vulkan));
-        assert!(line(Runner::Nextest, true).ends_with("nextest run --workspace"));
-        assert!(line(Runner::Nextest, false).ends_with("nextest run --workspace -E 'not test(wgpu_)'"));
-        assert!(line(Runner::Cargo, true).ends_with("test --no-fail-fast --lib --bins --tests --workspace"));
-        assert!(line(Runner::Cargo, false).ends_with("--workspace -- --skip wgpu_"));
+    fn each_runner_leaves_out_the_tests_whose_need_is_missing() {
+        let line = |runner, missing: &[&str]| {
+            shell::shown(&main_run(Path::new("."), runner, &["--workspace"], missing))
+        };
+        assert!(line(Runner::Nextest, &[WGPU_MARK]).ends_with("-E 'not test(wgpu_)'"));
+        assert!(line(Runner::Nextest, &["a", "b"]).ends_with("-E 'not test(a) and not test(b)'"));
+        assert!(line(Runner::Cargo, &[WGPU_MARK]).ends_with("-- --skip wgpu_"));
+        assert!(line(Runner::Nextest, &[]).ends_with("run --workspace"));
     }
 
     #[test]

@@ -1,0 +1,19 @@
+//! The servers also come in containers, where an engine runs (`cargo xtask images` makes their images).
+
+#![cfg(feature = "postgres")]
+
+use quark_base::Timestamp;
+use quark_runtime::store::{Address, Commit, Epoch, Fence};
+use quark_servers::Server;
+
+#[tokio::test]
+async fn container_of_postgres_holds_a_store() {
+    let server = Server::postgres_container().await.expect("the container starts");
+    let server = server.expect("this test needs an image: start Docker, then `cargo xtask images`");
+    let store = quark_storage::open(&server.address().parse().unwrap()).await.unwrap();
+    let fence = Fence { seen: Epoch::NONE, epoch: Epoch(1), sequence: 1 };
+    let commit = Commit::new(Address::new("t", "a"), fence, Timestamp::VIRTUAL_ORIGIN);
+    store.actors.commit(&commit).await.unwrap();
+    let loaded = store.actors.load(&commit.actor, &Default::default()).await.unwrap();
+    assert_eq!(loaded.epoch, Epoch(1));
+}
