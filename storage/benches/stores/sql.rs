@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use quark_servers::Server;
+use quark_servers::{Server, local};
 use quark_storage::{StoreUrl, open};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
@@ -51,7 +51,8 @@ pub(crate) async fn sqlite(options: &Options) {
 }
 
 pub(crate) async fn postgres(options: &Options) {
-    let server = Server::postgres().await.expect("a server");
+    // A server of its own that waits for the disk; those that tests share do not.
+    let server = local::postgres(&["fsync=on", "full_page_writes=on"]).expect("a server");
     println!("{} writers, states of {} bytes", options.writers, options.bytes);
     let mut plain = Vec::new();
     for connections in [1, CONNECTIONS] {
