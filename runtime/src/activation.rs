@@ -22,7 +22,9 @@ use crate::context::Cx;
 use crate::error::{ActivationCause, ActivationError, CallError, Failure};
 use crate::guards::Outlook;
 use crate::host::Host;
+use crate::reminders::{Reminders, any_declared};
 use crate::services::Services;
+use crate::store::Address;
 use crate::supervision::{self, Halted, Next};
 use crate::turn::block::{panic_message, with_local};
 use crate::turn::{AnySlot, Executor, Resident};
@@ -153,6 +155,15 @@ async fn make<A: Actor>(resident: &mut Resident<A>) -> Result<Option<Arc<Executo
         let Some(actor) = resident.actor() else { return Err(ActivationCause::Stopping) };
         match timers.timeout(limit, actor.kept().load(&slot)).await {
             Ok(loaded) => loaded.map_err(ActivationCause::State)?,
+            Err(_) => return Err(ActivationCause::TimedOut(limit)),
+        }
+    }
+    if const { any_declared(A::REMINDERS) } {
+        let left = limit.saturating_sub(timers.now().saturating_sub(begun));
+        let actor = Address::from(&resident.slot.actor_id());
+        let reminders = Reminders::new(services, actor, A::REMINDERS, A::SPEC.reminders);
+        match timers.timeout(left, reminders.ensure_declared()).await {
+            Ok(set) => set.map_err(ActivationCause::Reminders)?,
             Err(_) => return Err(ActivationCause::TimedOut(limit)),
         }
     }

@@ -19,6 +19,7 @@ use crate::durable::DurableMethods;
 use crate::error::Failure;
 use crate::guards::Guards;
 use crate::journal::JournalSpec;
+use crate::reminders::{self, ReminderMethods, ReminderSpec};
 use crate::state::{Kept, StateSpec};
 use crate::streams::Subscriptions;
 use crate::supervision::{ChildFailure, Directive, SuperviseSpec};
@@ -100,6 +101,16 @@ pub trait Methods: Sized + Send + 'static {
 
     /// Names the `#[durable]` methods.
     fn durable(_methods: &mut DurableMethods<Self>)
+    where
+        Self: Actor,
+    {
+    }
+
+    /// The type's reminders.
+    const REMINDERS: &'static [ReminderSpec] = &[];
+
+    /// Names the `#[on_reminder]` methods.
+    fn reminders(_methods: &mut ReminderMethods<Self>)
     where
         Self: Actor,
     {
@@ -249,6 +260,8 @@ pub struct ActorSpec {
     pub root: Option<SuperviseSpec>,
     /// How many actors a key may have, of a type of stateless workers; all others have one.
     pub workers: Option<Workers>,
+    /// The store of its reminders.
+    pub reminders: &'static str,
     /// What guards it, unless the silo's builder says otherwise.
     pub guards: Guards,
 }
@@ -278,6 +291,7 @@ impl ActorSpec {
             supervise: None,
             root: None,
             workers: None,
+            reminders: reminders::DEFAULT_STORE,
             guards: Guards::none(),
         }
     }

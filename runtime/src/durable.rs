@@ -18,6 +18,7 @@ use futures_util::future::BoxFuture;
 pub(crate) use relay::Relay;
 
 use crate::actor::{Actor, Method};
+use crate::error::CallError;
 use crate::host::Hosted;
 use crate::state::codec;
 use crate::state::{DecodeError, EncodeError};
@@ -78,6 +79,10 @@ pub(crate) enum DeliveryError {
         "{actor_type} has no durable method {method}; put #[durable] on it, or host a version that has it"
     )]
     NoMethod { actor_type: &'static str, method: Box<str> },
+    #[error(
+        "{actor_type} has no #[on_reminder({name:?})]; write it, forget the reminder, or host a version that has it"
+    )]
+    NoReminder { actor_type: &'static str, name: Box<str> },
     #[error("this silo hosts no actors of type {actor_type}")]
     NotHosted { actor_type: Box<str> },
     #[error(transparent)]
@@ -86,6 +91,14 @@ pub(crate) enum DeliveryError {
     Store(#[from] crate::store::StoreError),
     #[error("{0}")]
     Failed(Box<str>),
+}
+
+impl DeliveryError {
+    /// The receiver did not take it.
+    pub(crate) fn of<E>(error: &CallError<E>) -> Self {
+        let failure = error.as_failure().map(|failure| failure.to_string());
+        Self::Failed(failure.unwrap_or_else(|| "the method returned an error".into()).into())
+    }
 }
 
 /// A delivery under way.
@@ -138,11 +151,7 @@ impl<A: Actor, M: DurableMessage<A>> Deliver<A> for Of<M> {
         Box::pin(async move {
             match to.call(message).with_message_id(id).await {
                 Ok(_) => Ok(()),
-                Err(error) => {
-                    let failure = error.as_failure().map(|failure| failure.to_string());
-                    let said = failure.unwrap_or_else(|| "the method returned an error".into());
-                    Err(DeliveryError::Failed(said.into()))
-                }
+                Err(error) => Err(DeliveryError::of(&error)),
             }
         })
     }

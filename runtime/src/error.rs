@@ -11,6 +11,7 @@ use quark_placement::NoDevice;
 
 use crate::actor::ActorSpec;
 use crate::guards::Overflow;
+use crate::reminders::ReminderError;
 use crate::state::StateError;
 use crate::supervision::Halted;
 
@@ -333,6 +334,9 @@ pub enum ActivationCause {
     /// What is stored of it could not be loaded.
     #[error("{0}")]
     State(StateError),
+    /// The reminders that its type declares could not be set.
+    #[error("its reminders could not be set: {0}")]
+    Reminders(ReminderError),
     /// No device fits.
     #[error("{0}")]
     NoDevice(Arc<NoDevice>),

@@ -77,6 +77,10 @@ impl Grid {
         A::Ref::from(hosted.map_or(ActorRef::new(None), |hosted| key.with_key(|key| hosted.reference(key))))
     }
 
+    pub(crate) fn host_named(&self, name: &str) -> Option<&Arc<dyn AnyHost>> {
+        self.hosts.named(name)
+    }
+
     pub(crate) fn hosted<A: Actor>(&self) -> Option<&Hosted<A>> {
         self.hosts.of::<A>()
     }

@@ -21,6 +21,7 @@ use crate::grid::{Grid, Hosts};
 use crate::guards::{BreakerState, Gate, Guards, Outlook};
 use crate::intercept::Interceptor;
 use crate::pressure::Look;
+use crate::reminders::{self, ReminderMethods, ReminderSpec, Tick};
 use crate::services::Services;
 use crate::store::{Address, Encoded, MessageId};
 use crate::turn::block::panic_message;
@@ -153,7 +154,11 @@ impl<A: Actor> Host<A> {
     /// Whether an activation needs nothing but the constructor.
     #[inline]
     pub(crate) fn activates_instantly(&self) -> bool {
-        !A::ON_ACTIVATE && A::PARTS.is_empty() && self.spec.gpu.is_none() && self.spec.prewarm.is_empty()
+        !A::ON_ACTIVATE
+            && A::PARTS.is_empty()
+            && const { !reminders::any_declared(A::REMINDERS) }
+            && self.spec.gpu.is_none()
+            && self.spec.prewarm.is_empty()
     }
 
     pub(crate) fn activation_error(&self, key: &Key, cause: ActivationCause) -> ActivationError {
@@ -283,6 +288,10 @@ pub(crate) trait AnyHost: Send + Sync + 'static {
     fn stuck_turns(&self, tick: u32, max: usize) -> Vec<StuckTurn>;
     /// Delivers a durable message to the actor of `key`.
     fn deliver(&self, key: &Key, method: &str, body: &Encoded, id: MessageId) -> Delivery;
+    /// The type's reminders, and the name of their store.
+    fn reminders(&self) -> (&'static [ReminderSpec], &'static str);
+    /// Delivers a reminder's tick to the actor of `key`, unless it took effect already, which may be if it is `again`.
+    fn tick(&self, key: &Key, tick: Tick, again: bool) -> Delivery;
     /// How many dead letters there are.
     fn dead_letters(&self) -> usize;
     /// Whether dead letters wait to be sent again.
@@ -313,6 +322,7 @@ pub(crate) struct Hosted<A: Actor> {
     host: Arc<Host<A>>,
     catalog: Catalog<A>,
     durable: DurableMethods<A>,
+    reminders: ReminderMethods<A>,
     this: Weak<Self>,
 }
 
@@ -320,7 +330,10 @@ impl<A: Actor> Hosted<A> {
     pub(crate) fn new(host: Arc<Host<A>>) -> Arc<Self> {
         let mut durable = DurableMethods::default();
         A::durable(&mut durable);
-        Arc::new_cyclic(|this| Self { host, catalog: Catalog::default(), durable, this: this.clone() })
+        let mut reminders = ReminderMethods::default();
+        A::reminders(&mut reminders);
+        let catalog = Catalog::default();
+        Arc::new_cyclic(|this| Self { host, catalog, durable, reminders, this: this.clone() })
     }
 
     pub(crate) fn host(&self) -> &Arc<Host<A>> {
@@ -359,6 +372,22 @@ impl<A: Actor> Hosted<A> {
     /// Takes in a worker's slot.
     pub(crate) fn enrol(&self, slot: &Arc<Slot<A>>) {
         self.catalog.enrol(slot);
+    }
+
+    /// Makes a delivery of a message, unless a commit of its receiver says that it took effect.
+    fn unless_received(&self, key: &Key, id: MessageId, delivery: Delivery) -> Delivery {
+        let stores: Vec<_> = A::PARTS.iter().map(PartSpec::store).collect();
+        let actor = Address::new(A::SPEC.name, key.clone());
+        let services = self.host.services.clone();
+        Box::pin(async move {
+            // A message that took effect has nothing more to do; the receiver's own commit would only find it out later.
+            for named in services.stores.distinct_of(&stores) {
+                if named.store.actors.has_received(&actor, &id).await? {
+                    return Ok(());
+                }
+            }
+            delivery.await
+        })
     }
 
     /// Looks after one slot at the tick of `look`.
@@ -462,19 +491,18 @@ impl<A: Actor> AnyHost for Hosted<A> {
     }
 
     fn deliver(&self, key: &Key, method: &str, body: &Encoded, id: MessageId) -> Delivery {
-        let stores: Vec<_> = A::PARTS.iter().map(PartSpec::store).collect();
         let delivery = self.durable.deliver(self, key.as_str(), method, body, id.clone());
-        let actor = Address::new(A::SPEC.name, key.clone());
-        let services = self.host.services.clone();
-        Box::pin(async move {
-            // A message that took effect has nothing more to do; the receiver's own commit would only find it out later.
-            for named in services.stores.distinct_of(&stores) {
-                if named.store.actors.has_received(&actor, &id).await? {
-                    return Ok(());
-                }
-            }
-            delivery.await
-        })
+        self.unless_received(key, id, delivery)
+    }
+
+    fn reminders(&self) -> (&'static [ReminderSpec], &'static str) {
+        (A::REMINDERS, A::SPEC.reminders)
+    }
+
+    fn tick(&self, key: &Key, tick: Tick, again: bool) -> Delivery {
+        let id = tick.id.clone();
+        let delivery = self.reminders.deliver(self.reference(key.as_str()), tick);
+        if again { self.unless_received(key, id, delivery) } else { delivery }
     }
 
     fn dead_letters(&self) -> usize {

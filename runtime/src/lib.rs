@@ -15,6 +15,7 @@
 //! - [`supervision`]: children, and what happens to an actor that fails
 //! - [`store`]: the ports to what survives a silo; [`state`], [`journal`], [`durable`]: what actors keep there, and
 //!   messages that outlive their sender
+//! - [`reminders`]: durable timers
 //! - [`streams`], `prewarm`: publishing, and activating ahead of the first message
 //! - [`metrics`]: the names of what is measured
 //! - [`runtime`], [`grid`]: starting and stopping, and the handle on it all
@@ -39,6 +40,7 @@ pub mod journal;
 pub mod metrics;
 pub mod pressure;
 mod prewarm;
+pub mod reminders;
 pub mod runtime;
 mod services;
 pub mod state;
@@ -61,6 +63,7 @@ pub use context::{Cx, DeviceAbsent, RequestContext, TraceParent};
 pub use dead_letters::{DeadCause, DeadLetter, DeadLetterSpec, DeadLetters, LetterId, ReplayError, Replayed};
 pub use error::{ActivationCause, ActivationError, CallChain, CallError};
 pub use grid::{Grid, Published};
+pub use reminders::{Reminder, ReminderError, ReminderSchedule, Reminders, ScheduleError, Tick};
 pub use runtime::{Runtime, RuntimeBuilder, Shutdown, StartError};
 pub use stores::StoreStatus;
 pub use streams::PublishError;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tokio::sync::Notify;
 
+use crate::reminders::bell::Bell;
 use crate::store::{HealthState, Store};
 
 /// A store of a silo.
@@ -13,6 +14,8 @@ pub(crate) struct Named {
     pub(crate) store: Store,
     /// Told when a commit of this silo has put messages into an outbox there.
     pub(crate) outbox: Arc<Notify>,
+    /// Told when this silo has set or removed a reminder there.
+    pub(crate) reminders: Arc<Bell>,
 }
 
 /// One of a silo's stores, for reports.
@@ -35,8 +38,10 @@ impl Stores {
         let mut named: BTreeMap<String, Named> = BTreeMap::new();
         for (name, store) in stores {
             let twin = named.values().find(|other| Arc::ptr_eq(&other.store.actors, &store.actors));
-            let outbox = twin.map_or_else(Arc::default, |twin| twin.outbox.clone());
-            named.insert(name, Named { store, outbox });
+            let (outbox, reminders) = twin.map_or_else(Default::default, |twin| {
+                (twin.outbox.clone(), twin.reminders.clone())
+            });
+            named.insert(name, Named { store, outbox, reminders });
         }
         Self(named)
     }

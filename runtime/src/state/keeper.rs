@@ -60,7 +60,7 @@ impl Keeper {
     pub(crate) fn new(
         actor: ActorId,
         store_name: &'static str,
-        Named { store, outbox }: Named,
+        Named { store, outbox, .. }: Named,
         home: Home,
         (seen, epoch): (Epoch, Epoch),
     ) -> Arc<Self> {
