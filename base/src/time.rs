@@ -121,9 +121,10 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
 }
 
 /// A clock that stands still until it is moved, and then stops at every moment that somebody waits for.
-#[derive(Default)]
 pub struct VirtualClock {
     now_ns: AtomicU64,
+    /// The time of day at the clock's origin, in milliseconds. Below zero, wrapped around, if it was set to little.
+    origin_ms: AtomicU64,
     /// As many as there are wheels and sweepers on the clock; those that are gone leave at the next look.
     waiters: Mutex<Vec<Weak<dyn Waiter>>>,
 }
@@ -132,6 +133,11 @@ impl VirtualClock {
     /// A clock at its origin.
     pub fn new() -> Arc<Self> {
         Arc::default()
+    }
+
+    /// Sets the time of day, as an operator may. [`now`](Clock::now) goes on as it was, so nobody is told.
+    pub fn set_timestamp(&self, time: Timestamp) {
+        self.origin_ms.store(time.0.wrapping_sub(millis(self.now())), Ordering::SeqCst);
     }
 
     /// The first moment after now that somebody waits for.
@@ -172,13 +178,20 @@ impl VirtualClock {
     }
 }
 
+impl Default for VirtualClock {
+    fn default() -> Self {
+        let origin_ms = AtomicU64::new(Timestamp::VIRTUAL_ORIGIN.0);
+        Self { now_ns: AtomicU64::new(0), origin_ms, waiters: Mutex::default() }
+    }
+}
+
 impl Clock for VirtualClock {
     fn now(&self) -> Duration {
         Duration::from_nanos(self.now_ns.load(Ordering::SeqCst))
     }
 
     fn timestamp(&self) -> Timestamp {
-        Timestamp::VIRTUAL_ORIGIN.saturating_add(self.now())
+        Timestamp(self.origin_ms.load(Ordering::SeqCst).wrapping_add(millis(self.now())))
     }
 
     fn attend(&self, waiter: Weak<dyn Waiter>) -> Passage {
@@ -259,6 +272,17 @@ mod tests {
         assert_eq!(clock.now(), 5 * SECOND);
         drop(stuck);
         assert_eq!(clock.next_due(), None);
+    }
+
+    #[test]
+    fn the_time_of_day_can_be_set_and_goes_on_from_there() {
+        let clock = VirtualClock::new();
+        clock.advance(5 * SECOND);
+        assert_eq!(clock.timestamp(), Timestamp::VIRTUAL_ORIGIN.saturating_add(5 * SECOND));
+        clock.set_timestamp(Timestamp(3_000));
+        assert_eq!((clock.now(), clock.timestamp()), (5 * SECOND, Timestamp(3_000)));
+        clock.advance(SECOND);
+        assert_eq!((clock.now(), clock.timestamp()), (6 * SECOND, Timestamp(4_000)));
     }
 
     #[test]

@@ -53,14 +53,16 @@ pub use quark_macros::{Actor, Stored, methods};
 pub use quark_runtime::actor::{self, Actor};
 pub use quark_runtime::guards;
 pub use quark_runtime::journal::{self, Folded, Journal};
+pub use quark_runtime::reminders;
 pub use quark_runtime::state::{self, State, StateCause, StateError, Stored, Transaction};
 pub use quark_runtime::store::{self, MessageId, Store};
 pub use quark_runtime::streams::{self, Topic, Topics};
 pub use quark_runtime::{
     ActivationCause, ActivationError, Call, CallChain, CallError, ChildFailure, ChildState, ChildStatus, Cx,
     DeactivationReason, DeadCause, DeadLetter, DeadLetters, DeviceAbsent, Directive, FailureCause, Grid,
-    Halted, PublishError, Published, ReplayError, Replayed, RequestContext, Schedule, SharedCall, Shutdown,
-    SpawnError, StuckState, StuckTurn, Timer, TimerError, TraceParent,
+    Halted, PublishError, Published, Reminder, ReminderError, ReminderSchedule, Reminders, ReplayError,
+    Replayed, RequestContext, Schedule, ScheduleError, SharedCall, Shutdown, SpawnError, StuckState,
+    StuckTurn, Tick, Timer, TimerError, TraceParent,
 };
 pub use silo::{Silo, SiloBuilder, StartError};
 
@@ -74,8 +76,9 @@ pub mod prelude {
     pub use std::time::Duration;
 
     pub use crate::{
-        Actor, ByteSize, CallError, Cx, DeactivationReason, Fault, Folded, Grid, Journal, Key, Result, Silo,
-        State, StateError, Stored, StreamId, Topic, Topics, methods, ms,
+        Actor, ByteSize, CallError, Cx, DeactivationReason, Fault, Folded, Grid, Journal, Key,
+        ReminderSchedule, Result, Silo, State, StateError, Stored, StreamId, Tick, Topic, Topics, methods,
+        ms,
     };
 }
 
@@ -95,6 +98,7 @@ pub mod macro_support {
     pub use quark_runtime::durable::{self, DurableMessage, DurableMethods, Storable};
     pub use quark_runtime::guards::{AdaptiveMailbox, Breaker, Guards, Overflow, RateLimit, WhenLimited};
     pub use quark_runtime::journal::JournalSpec;
+    pub use quark_runtime::reminders::{DeclaredSchedule, ReminderMethods, ReminderSpec, Tick};
     pub use quark_runtime::state::{DecodeError, EncodeError, Kept, StateSpec, Stored, codec};
     pub use quark_runtime::store::{Encoded, Format};
     pub use quark_runtime::streams::{Flow, Subscriptions, Topics};

@@ -15,6 +15,7 @@ use quark_runtime::actor::{Actor, Create, HookError};
 use quark_runtime::guards::Guards;
 use quark_runtime::intercept::Interceptor;
 use quark_runtime::pressure::MemoryGauge;
+use quark_runtime::reminders::RingOwnership;
 use quark_runtime::state::Stored;
 use quark_runtime::store::Store;
 use quark_runtime::streams::{DurableStream, Topic};
@@ -87,6 +88,12 @@ impl SiloBuilder {
     /// Keeps the items of a topic in a store, until the actor types that read it have handled them.
     pub fn durable_stream<T: Stored>(mut self, topic: &Topic<T>, settings: DurableStream) -> Self {
         self.runtime = self.runtime.durable_stream(topic, settings);
+        self
+    }
+
+    /// Delivers the reminders of these parts of the hash ring instead of all: where several silos share a store.
+    pub fn ring_ownership(mut self, ring: Arc<dyn RingOwnership>) -> Self {
+        self.runtime = self.runtime.ring_ownership(ring);
         self
     }
 

@@ -36,6 +36,7 @@ pub(crate) struct ActorAttributes {
     pub(crate) root: Option<Supervise>,
     pub(crate) guards: Guards,
     pub(crate) workers: Option<Workers>,
+    pub(crate) reminders: Option<LitStr>,
 }
 
 /// `gpu(…)`.
@@ -56,7 +57,7 @@ pub(crate) struct Prewarm {
 }
 
 const KEYS: &str = "name, idle, mailbox, activation_limit, turn_limit, factory, gpu(…), prewarm(…), dead_letters(…), \
-                    supervise(…), root(…), workers(…), breaker(…), rate_limit(…) or overflow";
+                    supervise(…), root(…), workers(…), reminders, breaker(…), rate_limit(…) or overflow";
 
 impl ActorAttributes {
     pub(crate) fn read(attributes: &[Attribute]) -> Result<Self> {
@@ -105,6 +106,11 @@ impl ActorAttributes {
             "activation_limit" => once(meta, &mut self.activation_limit, duration(meta)?),
             "turn_limit" => once(meta, &mut self.turn_limit, duration(meta)?),
             "workers" => once(meta, &mut self.workers, Workers::read(meta)?),
+            "reminders" => {
+                let store: LitStr = meta.value()?.parse()?;
+                check_name(&store)?;
+                once(meta, &mut self.reminders, store)
+            }
             "breaker" | "rate_limit" | "overflow" => self.guards.take(&key, meta),
             "mailbox" if !meta.input.peek(Token![=]) => self.guards.take(&key, meta),
             "mailbox" => {

@@ -104,6 +104,9 @@ fn spec(attributes: &ActorAttributes, actor: &syn::Ident, quark: &TokenStream) -
         let workers = workers.tokens(quark);
         fields.extend(quote!(workers: ::core::option::Option::Some(#workers),));
     }
+    if let Some(store) = &attributes.reminders {
+        fields.extend(quote!(reminders: #store,));
+    }
     if let Some(guards) = attributes.guards.tokens(quark) {
         fields.extend(quote!(guards: #guards,));
     }

@@ -35,6 +35,7 @@ use syn::{DeriveInput, ItemImpl, parse_macro_input};
 ///     root(on_panic = "restart", max_restarts = 5, within = "1m", backoff = "100ms..30s"),    // of itself, alone
 ///     dead_letters(max = 1000, retries = 5, backoff = "100ms..30s", errors = true, asks),
 ///     workers(max = 8),               // stateless: up to so many actors behind one key, as the load asks for
+///     reminders = "default",          // the store of its reminders
 ///     breaker(failures = 5, within = "10s", open = "30s", probes = 1, errors),   // refuse what keeps failing
 ///     rate_limit(per_second = 100, burst = 20, when_full = "queue", by = "key"), // "reject", "queue" or "drop"
 ///     mailbox(min = 100, max = 10_000, target = "50ms"),   // in place of `mailbox = …`: follows how fast it drains
@@ -76,6 +77,9 @@ pub fn derive_stored(input: TokenStream) -> TokenStream {
 /// - A parameter `cx: &Cx` gets the turn's context; all others travel with the call.
 /// - `#[on_activate]` and `#[on_deactivate]` mark the hooks.
 /// - `#[on_stream("namespace")]` marks a method that takes the items of a stream.
+/// - `#[on_reminder("name")]` marks a method that takes the ticks of a reminder, `tick: Tick`. With `every = "1h"`, or
+///   `cron = "0 8 * * *"` and perhaps `zone = "Europe/Berlin"`, each actor of the type has it from its first activation
+///   on; without, it is set by `cx.remind`.
 /// - `#[on_child_failure]` marks a function that decides what happens to a child that failed:
 ///   `fn decide(failure: &ChildFailure) -> Directive`.
 /// - `#[no_dead_letters]` keeps a method's messages out of the dead letters of a type that keeps them.

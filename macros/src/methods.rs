@@ -4,6 +4,7 @@ mod arguments;
 mod coalesce;
 mod durable;
 mod letters;
+mod reminder;
 mod stream;
 mod supervisor;
 
@@ -18,7 +19,7 @@ use syn::{
 use self::stream::Stream;
 
 /// The attributes that mark what a method is for.
-const MARKS: [&str; 4] = ["on_activate", "on_deactivate", "on_stream", "on_child_failure"];
+const MARKS: [&str; 5] = ["on_activate", "on_deactivate", "on_stream", "on_child_failure", reminder::MARK];
 
 pub(crate) fn expand(arguments: &TokenStream, mut block: ItemImpl) -> Result<TokenStream> {
     if !arguments.is_empty() {
@@ -61,6 +62,7 @@ pub(crate) fn expand(arguments: &TokenStream, mut block: ItemImpl) -> Result<Tok
     let hooks = found.hooks(&quark);
     let subscriptions = found.subscriptions(&quark);
     let durable = found.durable(&quark);
+    let reminders = found.reminders(&quark);
 
     // `pub` marks the interface here, wherever the type itself can be reached from.
     Ok(quote! {
@@ -80,6 +82,7 @@ pub(crate) fn expand(arguments: &TokenStream, mut block: ItemImpl) -> Result<Tok
                 #hooks
                 #subscriptions
                 #durable
+                #reminders
             }
         };
     })
@@ -122,6 +125,7 @@ struct Found {
     on_deactivate: Option<Hook>,
     on_child_failure: Option<Ident>,
     streams: Vec<(Stream, usize)>,
+    reminders: Vec<reminder::Reminder>,
 }
 
 struct Hook {
@@ -183,6 +187,7 @@ impl Found {
                 self.turns.push(turn);
                 Ok(())
             }
+            [mark] if mark.path().is_ident(reminder::MARK) => self.take_reminder(mark, function, actor),
             [mark] if mark.path().is_ident("on_child_failure") => {
                 supervisor::check(function)?;
                 match self.on_child_failure.replace(name.clone()) {
@@ -202,7 +207,9 @@ impl Found {
                     }
                 }
             }
-            [_, second, ..] => Err(Error::new_spanned(second, "a method is one of hook and stream handler")),
+            [_, second, ..] => {
+                Err(Error::new_spanned(second, "a method is one of hook, stream handler and reminder"))
+            }
         }?;
         match self.turns.get_mut(turns_before) {
             Some(turn) if turn.public || !coalesced => {

@@ -27,6 +27,7 @@ use crate::host::{AnyHost, Host, Hosted};
 use crate::intercept::Interceptor;
 use crate::pressure::{Bounds, MemoryGauge, Pressure};
 use crate::prewarm::Prewarmer;
+use crate::reminders::{ReminderSpec, RingOwnership, ScheduleError, Service, WholeRing};
 use crate::services::{Lanes, Services, TICK, Tenants};
 use crate::state::Stored;
 use crate::store::Store;
@@ -61,6 +62,15 @@ type HostMaker = Box<
         + Send,
 >;
 
+/// A type that the silo is to host.
+struct HostedType {
+    id: TypeId,
+    spec: ActorSpec,
+    parts: &'static [PartSpec],
+    reminders: &'static [ReminderSpec],
+    make: HostMaker,
+}
+
 /// Sets up the runtime of one silo.
 pub struct RuntimeBuilder {
     devices: Option<Arc<DevicePool>>,
@@ -70,12 +80,13 @@ pub struct RuntimeBuilder {
     allow_simulated: bool,
     prewarm: bool,
     prewarm_budget: Option<PrewarmBudget>,
-    types: Vec<(TypeId, ActorSpec, &'static [PartSpec], HostMaker)>,
+    types: Vec<HostedType>,
     guards: HashMap<TypeId, (&'static str, Guards)>,
     interceptors: HashMap<TypeId, Arc<dyn Interceptor>>,
     durable_streams: Vec<DurableTopic>,
     bounds: Bounds,
     stores: BTreeMap<String, Store>,
+    ring: Arc<dyn RingOwnership>,
 }
 
 impl Default for RuntimeBuilder {
@@ -94,6 +105,7 @@ impl Default for RuntimeBuilder {
             durable_streams: Vec::new(),
             bounds: Bounds::default(),
             stores: BTreeMap::new(),
+            ring: Arc::new(WholeRing),
         }
     }
 }
@@ -159,7 +171,13 @@ impl RuntimeBuilder {
             A::subscribe(&mut subscriptions);
             (hosted, subscriptions.into_found())
         });
-        self.types.push((TypeId::of::<A>(), A::SPEC, A::PARTS, make));
+        self.types.push(HostedType {
+            id: TypeId::of::<A>(),
+            spec: A::SPEC,
+            parts: A::PARTS,
+            reminders: A::REMINDERS,
+            make,
+        });
         self
     }
 
@@ -189,6 +207,12 @@ impl RuntimeBuilder {
         self
     }
 
+    /// Delivers the reminders of these parts of the hash ring instead of all.
+    pub fn ring_ownership(mut self, ring: Arc<dyn RingOwnership>) -> Self {
+        self.ring = ring;
+        self
+    }
+
     /// Guards actors of type `A` with these instead of what the type declares.
     pub fn guards<A: Actor>(mut self, guards: Guards) -> Self {
         self.guards.insert(TypeId::of::<A>(), (A::SPEC.rust_type, guards));
@@ -203,7 +227,7 @@ impl RuntimeBuilder {
 
     /// Whether a hosted type declares a device.
     pub fn needs_devices(&self) -> bool {
-        self.types.iter().any(|(_, spec, ..)| spec.gpu.is_some())
+        self.types.iter().any(|hosted| hosted.spec.gpu.is_some())
     }
 
     /// Starts the runtime.
@@ -215,20 +239,21 @@ impl RuntimeBuilder {
     /// [`StartError`]; nothing is left running.
     pub fn start(mut self) -> Result<Runtime, StartError> {
         let mut names: HashMap<&'static str, &'static str> = HashMap::new();
-        for (_, spec, ..) in &self.types {
+        for HostedType { spec, .. } in &self.types {
             if let Some(other) = names.insert(spec.name, spec.rust_type) {
                 return Err(StartError::SameName { name: spec.name, first: other, second: spec.rust_type });
             }
         }
-        let hosted = |id: &TypeId| self.types.iter().any(|(hosted, ..)| hosted == id);
+        let hosted = |id: &TypeId| self.types.iter().any(|hosted| hosted.id == *id);
         if let Some((_, (rust_type, _))) = self.guards.iter().find(|(id, _)| !hosted(id)) {
             return Err(StartError::GuardsWithoutHost { rust_type });
         }
-        for (_, _, parts, _) in &self.types {
-            if let Some(part) = parts.iter().find(|part| !self.stores.contains_key(part.store())) {
+        for hosted in &self.types {
+            if let Some(part) = hosted.parts.iter().find(|part| !self.stores.contains_key(part.store())) {
                 let known = self.stores.keys().cloned().collect();
                 return Err(StartError::NoStore { part: *part, known });
             }
+            self.check_reminders(hosted)?;
         }
         let devices = self
             .devices
@@ -249,6 +274,7 @@ impl RuntimeBuilder {
         }
         let durable_streams = std::mem::take(&mut self.durable_streams);
         let threads = Threads { nodes, device_executors, lanes: lanes.clone(), own };
+        let ring = self.ring.clone();
         let (services, hosts) = self.assemble(devices, prewarmer, threads)?;
         for executor in services.executors() {
             let (hosts, services) = (Arc::downgrade(&hosts), Arc::downgrade(&services));
@@ -266,12 +292,30 @@ impl RuntimeBuilder {
         Relay::start_all(&services, &hosts);
         let runtime = Runtime { services, hosts, sweeper };
         runtime.services.streams.open_logs(&durable_streams, &runtime.services)?;
+        Service::start_all(&runtime.services, &runtime.hosts, &ring);
         Ok(runtime)
+    }
+
+    /// Whether the reminders of a type have their store, and schedules that can be read.
+    fn check_reminders(&self, hosted: &HostedType) -> Result<(), StartError> {
+        let ActorSpec { name: actor_type, reminders: store, .. } = hosted.spec;
+        if !hosted.reminders.is_empty() && !self.stores.contains_key(store) {
+            let known = self.stores.keys().cloned().collect();
+            return Err(StartError::NoReminderStore { actor_type, store, known });
+        }
+        for ReminderSpec { name, method, schedule } in hosted.reminders {
+            let Some(schedule) = schedule else { continue };
+            // Some never come, and some come too often, which only shows when they are set.
+            let now = self.clock.timestamp();
+            let checked = schedule.read().and_then(|schedule| schedule.check(now));
+            checked.map_err(|cause| StartError::Reminder { actor_type, name, method, cause })?;
+        }
+        Ok(())
     }
 
     pub(crate) fn prewarmer(&self, devices: &DevicePool) -> Result<Prewarmer, RuleError> {
         let budget = self.prewarm_budget.unwrap_or_else(|| default_budget(devices));
-        let specs = self.types.iter().map(|(_, spec, ..)| *spec);
+        let specs = self.types.iter().map(|hosted| hosted.spec);
         Prewarmer::new(self.clock.clone(), self.prewarm, budget, specs, !devices.usage().is_empty())
     }
 
@@ -312,7 +356,7 @@ impl RuntimeBuilder {
         let mut found = Vec::new();
         let hosts = Arc::new_cyclic(|hosts: &Weak<Hosts>| {
             let mut by_type = HashMap::new();
-            for (id, spec, _, make) in self.types {
+            for HostedType { id, spec, make, .. } in self.types {
                 let guards = self.guards.get(&id).map_or(spec.guards, |(_, guards)| *guards);
                 let interceptor = self.interceptors.get(&id).cloned();
                 let (host, subscriptions) = make(services.clone(), hosts.clone(), guards, interceptor);
@@ -444,6 +488,31 @@ pub enum StartError {
         part: PartSpec,
         /// The stores that there are.
         known: Vec<String>,
+    },
+    /// An actor type keeps its reminders in a store that the silo does not have.
+    #[error(
+        "the reminders of {actor_type} are kept in a store named {store:?}, and {}; add `.store({store:?}, …)`",
+        listed(known)
+    )]
+    NoReminderStore {
+        /// The type's wire name.
+        actor_type: &'static str,
+        /// The store's name.
+        store: &'static str,
+        /// The stores that there are.
+        known: Vec<String>,
+    },
+    /// The schedule that an actor type declares for a reminder is none.
+    #[error("#[on_reminder({name:?})] on {method} of {actor_type}: {cause}")]
+    Reminder {
+        /// The type's wire name.
+        actor_type: &'static str,
+        /// The reminder.
+        name: &'static str,
+        /// Its method.
+        method: &'static str,
+        /// What is wrong.
+        cause: ScheduleError,
     },
     /// A stream is read as two item types.
     #[error(transparent)]

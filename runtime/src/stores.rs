@@ -38,9 +38,8 @@ impl Stores {
         let mut named: BTreeMap<String, Named> = BTreeMap::new();
         for (name, store) in stores {
             let twin = named.values().find(|other| Arc::ptr_eq(&other.store.actors, &store.actors));
-            let (outbox, reminders) = twin.map_or_else(Default::default, |twin| {
-                (twin.outbox.clone(), twin.reminders.clone())
-            });
+            let (outbox, reminders) =
+                twin.map_or_else(Default::default, |twin| (twin.outbox.clone(), twin.reminders.clone()));
             named.insert(name, Named { store, outbox, reminders });
         }
         Self(named)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use quark::actor::{Create, HookError};
-use quark::base::{Clock, Seeded, VirtualClock};
+use quark::base::{Clock, Seeded, Timestamp, VirtualClock};
 use quark::devices::inventory::Inventory;
 use quark::{Actor, Key, Shutdown, Silo, SiloBuilder, StartError};
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -69,6 +69,18 @@ impl TestSiloBuilder {
     /// The seed of everything random in the silo.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = seed;
+        self
+    }
+
+    /// The clock that the silo will have: for actors that are made with it.
+    pub fn clock(&self) -> &Arc<VirtualClock> {
+        &self.clock
+    }
+
+    /// The time of day at which the silo starts, instead of [`Timestamp::VIRTUAL_ORIGIN`]: of a second silo over the same
+    /// store, for example.
+    pub fn starting_at(self, time: Timestamp) -> Self {
+        self.clock.set_timestamp(time);
         self
     }
 

@@ -1,5 +1,7 @@
 //! A store that fails when a test says so.
 
+mod reminders;
+
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +13,9 @@ use quark::store::{
 };
 use tokio::sync::Notify;
 
-/// What befalls a commit.
+use self::reminders::FaultyReminders;
+
+/// What befalls a commit, or a batch of reminders' steps.
 #[derive(Clone, Debug)]
 pub enum CommitFault {
     /// It is answered with this error, and does not reach the store.
@@ -36,7 +40,7 @@ pub enum CommitFault {
 /// # drop(store);
 /// ```
 #[derive(Clone)]
-pub struct StoreFaults(Arc<Faulty>);
+pub struct StoreFaults(Arc<Faulty>, Arc<FaultyReminders>);
 
 struct Faulty {
     inner: Arc<dyn ActorStore>,
@@ -45,21 +49,29 @@ struct Faulty {
     /// Answers every load, while there is one.
     loads: Mutex<Option<StoreError>>,
     commits: AtomicU64,
-    released: Notify,
+    released: Arc<Notify>,
 }
 
 impl StoreFaults {
-    /// Wraps `store`: gives what to hand to the silo, and the hold on its faults. Reminders and streams pass through.
+    /// Wraps `store`: gives what to hand to the silo, and the hold on its faults. Streams pass through.
     pub fn over(store: Store) -> (Store, Self) {
+        let released = Arc::new(Notify::new());
         let faulty = Arc::new(Faulty {
             inner: store.actors.clone(),
             name: store.name.clone(),
             script: Mutex::default(),
             loads: Mutex::default(),
             commits: AtomicU64::new(0),
-            released: Notify::new(),
+            released: released.clone(),
         });
-        (Store { actors: faulty.clone(), ..store }, Self(faulty))
+        let reminders = Arc::new(FaultyReminders {
+            inner: store.reminders.clone(),
+            name: store.name.clone(),
+            outage: Mutex::default(),
+            advances: Mutex::default(),
+            released,
+        });
+        (Store { actors: faulty.clone(), reminders: reminders.clone(), ..store }, Self(faulty, reminders))
     }
 
     /// What befalls the next commit that nothing is scripted for yet.
@@ -72,12 +84,22 @@ impl StoreFaults {
         *self.0.loads.lock().unwrap_or_else(PoisonError::into_inner) = error;
     }
 
+    /// Answers all that is asked of reminders with this error, or lets it through again.
+    pub fn reminders(&self, error: Option<StoreError>) {
+        *self.1.outage.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    }
+
+    /// What befalls the next batch of reminders' steps, after their ticks, that nothing is scripted for yet.
+    pub fn next_advance(&self, fault: CommitFault) {
+        self.1.advances.lock().unwrap_or_else(PoisonError::into_inner).push_back(fault);
+    }
+
     /// How many commits came in, those with faults included.
     pub fn commits(&self) -> u64 {
         self.0.commits.load(Ordering::SeqCst)
     }
 
-    /// Lets a commit go on that is held, or the next one that will be.
+    /// Lets a commit, or a batch of steps, go on that is held, or the next one that will be.
     pub fn release(&self) {
         self.0.released.notify_one();
     }

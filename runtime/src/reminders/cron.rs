@@ -91,8 +91,7 @@ impl CronLine {
             if next_offset > offset && !self.follows_clocks && found < at + next_offset {
                 return Some(at);
             }
-            let earliest =
-                if self.follows_clocks { at + next_offset } else { at + next_offset.max(offset) };
+            let earliest = if self.follows_clocks { at + next_offset } else { at + next_offset.max(offset) };
             if earliest < wall || earliest > found {
                 found = self.wall_time(earliest)?;
             }

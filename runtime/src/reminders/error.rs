@@ -12,7 +12,9 @@ use crate::store::StoreError;
 #[non_exhaustive]
 pub enum ScheduleError {
     /// The cron line cannot be read.
-    #[error("cron = {line:?}: {cause}; a line is minute, hour, day of month, month, day of week, such as \"0 8 * * *\"")]
+    #[error(
+        "cron = {line:?}: {cause}; a line is minute, hour, day of month, month, day of week, such as \"0 8 * * *\""
+    )]
     Cron {
         /// The line.
         line: Box<str>,
@@ -20,7 +22,9 @@ pub enum ScheduleError {
         cause: Box<str>,
     },
     /// There is no such time zone.
-    #[error("zone = {zone:?}: no such time zone; write \"UTC\", an offset such as \"+05:30\", or a name such as \"Europe/Berlin\"")]
+    #[error(
+        "zone = {zone:?}: no such time zone; write \"UTC\", an offset such as \"+05:30\", or a name such as \"Europe/Berlin\""
+    )]
     Zone {
         /// What was given.
         zone: Box<str>,
@@ -71,7 +75,9 @@ pub enum ReminderError {
     #[error(transparent)]
     Schedule(#[from] ScheduleError),
     /// Rejected: the silo has no such store.
-    #[error("the reminders of {actor_type} are kept in a store named {store:?}, which the silo does not have; add `.store({store:?}, …)` to its builder")]
+    #[error(
+        "the reminders of {actor_type} are kept in a store named {store:?}, which the silo does not have; add `.store({store:?}, …)` to its builder"
+    )]
     NoStore {
         /// The type's wire name.
         actor_type: Box<str>,
@@ -98,7 +104,9 @@ impl Fault for ReminderError {
     fn outcome(&self) -> Outcome {
         match self {
             Self::Store(error) => error.outcome(),
-            Self::UnknownName { .. } | Self::Schedule(_) | Self::NoStore { .. } | Self::Detached => Outcome::Rejected,
+            Self::UnknownName { .. } | Self::Schedule(_) | Self::NoStore { .. } | Self::Detached => {
+                Outcome::Rejected
+            }
         }
     }
 
@@ -107,7 +115,9 @@ impl Fault for ReminderError {
             // Setting and forgetting twice is the same as once.
             Self::Store(StoreError::Unknown { .. }) => Retry::Safe,
             Self::Store(error) => error.retry(),
-            Self::UnknownName { .. } | Self::Schedule(_) | Self::NoStore { .. } | Self::Detached => Retry::Pointless,
+            Self::UnknownName { .. } | Self::Schedule(_) | Self::NoStore { .. } | Self::Detached => {
+                Retry::Pointless
+            }
         }
     }
 }

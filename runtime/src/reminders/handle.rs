@@ -5,7 +5,7 @@ use std::sync::Arc;
 use quark_base::{Clock, Entropy, Timestamp};
 
 use super::bell::{Bell, Change};
-use super::error::{ReminderError, ScheduleError};
+use super::error::ReminderError;
 use super::methods::ReminderSpec;
 use super::point;
 use super::schedule::{Plan, ReminderSchedule};
@@ -113,7 +113,7 @@ impl Reminders {
     /// Those that are set, by name.
     ///
     /// # Errors
-    /// [`ReminderError`]; [`ScheduleError::Unreadable`] if another version has set one that this one cannot read.
+    /// [`ReminderError`]; [`ScheduleError::Unreadable`](super::ScheduleError::Unreadable) if another version has set one that this one cannot read.
     pub async fn list(&self) -> Result<Vec<Reminder>, ReminderError> {
         let desk = self.desk()?;
         let records = desk.store.of_actor(&desk.actor).await?;
@@ -135,7 +135,11 @@ impl Desk {
             return Ok(());
         }
         let known = self.specs.iter().map(|spec| spec.name).collect();
-        Err(ReminderError::UnknownName { actor_type: (&*self.actor.actor_type).into(), name: name.into(), known })
+        Err(ReminderError::UnknownName {
+            actor_type: (&*self.actor.actor_type).into(),
+            name: name.into(),
+            known,
+        })
     }
 
     async fn ensure(
@@ -156,12 +160,11 @@ impl Desk {
 
     async fn put(&self, name: &str, schedule: &ReminderSchedule) -> Result<(), ReminderError> {
         let now = self.clock.timestamp();
-        let plan = schedule.plan(now)?;
-        let never = || ScheduleError::Never { schedule: schedule.to_string().into() };
+        let (plan, due) = schedule.begin(now)?;
         let record = ReminderRecord {
             actor: self.actor.clone(),
             name: name.to_owned(),
-            due: plan.first(now).ok_or_else(never)?,
+            due,
             schedule: plan.text()?,
             ring: point(&self.actor),
             // No other setting of it is likely to have one as near as its ticks will come.
@@ -169,7 +172,10 @@ impl Desk {
         };
         let put = self.store.put(std::slice::from_ref(&record)).await;
         // Also if it is not known whether it was written: the next look tells.
-        self.bell.ring(Change { id: (self.actor.clone(), name.to_owned()), record: put.is_ok().then_some(record) });
+        self.bell.ring(Change {
+            id: (self.actor.clone(), name.to_owned()),
+            record: put.is_ok().then_some(record),
+        });
         Ok(put?)
     }
 }
@@ -207,7 +213,11 @@ impl Cx {
     ///
     /// # Errors
     /// As for [`remind`](Self::remind).
-    pub async fn ensure_reminder(&self, name: &str, schedule: ReminderSchedule) -> Result<bool, ReminderError> {
+    pub async fn ensure_reminder(
+        &self,
+        name: &str,
+        schedule: ReminderSchedule,
+    ) -> Result<bool, ReminderError> {
         self.own_reminders().ensure(name, schedule).await
     }
 

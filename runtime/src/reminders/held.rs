@@ -102,7 +102,8 @@ impl Held {
     /// Takes in what the look found, and lets go what the store does not have any more or what others own now.
     pub(super) fn end_look(&mut self, seen: Vec<Seen>, now: Timestamp) {
         let changed = self.changed.take().unwrap_or_default();
-        let owned: Vec<(RingRange, Timestamp)> = seen.iter().map(|seen| (seen.range, seen.complete_until)).collect();
+        let owned: Vec<(RingRange, Timestamp)> =
+            seen.iter().map(|seen| (seen.range, seen.complete_until)).collect();
         for record in seen.into_iter().flat_map(|seen| seen.records) {
             let id = (record.actor.clone(), record.name.clone());
             if !changed.contains(&id) {

@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use super::Tick;
 use super::error::ScheduleError;
 use super::schedule::ReminderSchedule;
-use super::Tick;
 use crate::actor::{Actor, Method};
 use crate::actor_ref::ActorRef;
 use crate::durable::{Delivery, DeliveryError};
@@ -90,7 +90,8 @@ impl<A: Actor> ReminderMethods<A> {
         match self.by_name.get(&*tick.name) {
             Some(found) => found.remind(actor, tick),
             None => {
-                let error = DeliveryError::NoReminder { actor_type: A::SPEC.name, name: (&*tick.name).into() };
+                let error =
+                    DeliveryError::NoReminder { actor_type: A::SPEC.name, name: (&*tick.name).into() };
                 Box::pin(std::future::ready(Err(error)))
             }
         }

@@ -99,7 +99,7 @@ impl ReminderSchedule {
     }
 
     /// The schedule of a reminder that is set at `now`.
-    pub(crate) fn plan(&self, now: Timestamp) -> Result<Plan, ScheduleError> {
+    fn plan(&self, now: Timestamp) -> Result<Plan, ScheduleError> {
         let moment = |start: &Start| match start {
             Start::At(moment) => *moment,
             Start::In(delay) => now.saturating_add(*delay),
@@ -113,6 +113,20 @@ impl ReminderSchedule {
                 Ok(Plan::Every { first: moment(&first.unwrap_or(Start::In(*period))), period_ms: millis })
             }
             Kind::Cron(cron) => Ok(Plan::Cron(cron.clone())),
+        }
+    }
+
+    /// Whether a reminder could be set with it at `now`.
+    pub(crate) fn check(&self, now: Timestamp) -> Result<(), ScheduleError> {
+        self.begin(now).map(drop)
+    }
+
+    /// The schedule of a reminder that is set at `now`, and its first tick.
+    pub(crate) fn begin(&self, now: Timestamp) -> Result<(Plan, Timestamp), ScheduleError> {
+        let plan = self.plan(now)?;
+        match plan.first(now) {
+            Some(first) => Ok((plan, first)),
+            None => Err(ScheduleError::Never { schedule: self.to_string().into() }),
         }
     }
 
@@ -210,7 +224,7 @@ impl Plan {
     }
 
     /// The first tick of a reminder that is set at `now`; none if there never is one.
-    pub(crate) fn first(&self, now: Timestamp) -> Option<Timestamp> {
+    fn first(&self, now: Timestamp) -> Option<Timestamp> {
         match self {
             Self::Once(at) => Some(*at),
             // At `now` itself it is still to come.
@@ -220,7 +234,7 @@ impl Plan {
     }
 
     /// The first moment of the schedule after `moment`.
-    pub(crate) fn next_after(&self, moment: Timestamp) -> Option<Timestamp> {
+    fn next_after(&self, moment: Timestamp) -> Option<Timestamp> {
         match self {
             Self::Once(at) => Some(*at).filter(|at| *at > moment),
             Self::Every { first, .. } if *first > moment => Some(*first),
@@ -284,10 +298,7 @@ mod tests {
     fn a_schedule_survives_its_text() {
         let schedules = [
             (ReminderSchedule::after(seconds(60)), r#"{"once":1767225660000}"#),
-            (
-                ReminderSchedule::every(seconds(60)),
-                r#"{"every":{"first":1767225660000,"period_ms":60000}}"#,
-            ),
+            (ReminderSchedule::every(seconds(60)), r#"{"every":{"first":1767225660000,"period_ms":60000}}"#),
             (
                 ReminderSchedule::cron("0 8 * * *").unwrap().in_zone("Europe/Berlin").unwrap(),
                 r#"{"cron":{"line":"0 8 * * *","zone":"Europe/Berlin"}}"#,
@@ -336,7 +347,11 @@ mod tests {
         assert_eq!(plan(&every().starting_at(NOW)).first(NOW), Some(NOW));
         let past = NOW.saturating_sub(seconds(13));
         assert_eq!(plan(&every().starting_at(past)).first(NOW), Some(later(7)));
-        assert_eq!(plan(&ReminderSchedule::at(past)).first(NOW), Some(past), "once is better late than never");
+        assert_eq!(
+            plan(&ReminderSchedule::at(past)).first(NOW),
+            Some(past),
+            "once is better late than never"
+        );
     }
 
     #[test]

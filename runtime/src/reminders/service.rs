@@ -11,10 +11,10 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use quark_base::{Clock, Entropy, Timestamp};
 
+use super::Tick;
 use super::held::{Firing, HELD_MAX, Held, Number, Seen};
 use super::ownership::RingOwnership;
 use super::schedule::Plan;
-use super::Tick;
 use crate::backoff::Backoff;
 use crate::durable::DeliveryError;
 use crate::grid::Hosts;
@@ -29,7 +29,8 @@ pub const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How far ahead is read: two looks, so that one that takes a while makes nothing late.
 pub const HORIZON: Duration = Duration::from_secs(2);
 
-const _: () = assert!(HORIZON.as_millis() >= 2 * LOOK_EVERY.as_millis(), "each due time is in sight of a look");
+const _: () =
+    assert!(HORIZON.as_millis() >= 2 * LOOK_EVERY.as_millis(), "each due time is in sight of a look");
 
 /// Reminders that a look brings in at most. If there were more, the next look follows when half of them are gone.
 const PAGE: usize = 8_192;
@@ -91,7 +92,11 @@ enum Event {
 
 impl Service {
     /// Begins to deliver, for each store that reminders of a hosted type are kept in, until the silo stops.
-    pub(crate) fn start_all(services: &Arc<Services>, hosts: &Arc<Hosts>, ownership: &Arc<dyn RingOwnership>) {
+    pub(crate) fn start_all(
+        services: &Arc<Services>,
+        hosts: &Arc<Hosts>,
+        ownership: &Arc<dyn RingOwnership>,
+    ) {
         let kept = hosts.all().map(|host| host.reminders()).filter(|(specs, _)| !specs.is_empty());
         let names: Vec<&str> = kept.map(|(_, store)| store).collect();
         for named in services.stores.distinct_of(&names) {

@@ -1,38 +1,52 @@
 //! Reminders in memory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use quark_base::Timestamp;
 use quark_runtime::store::{Address, Advance, ReminderRecord, ReminderStore, RingRange, StoreFuture};
 
-/// By actor and name. A look at what is due goes through all of them.
+/// By actor and name, and by due time.
 #[derive(Default)]
-pub(super) struct Reminders(Mutex<BTreeMap<(Address, String), ReminderRecord>>);
+pub(super) struct Reminders(Mutex<Table>);
 
-impl Reminders {
-    fn due(&self, range: RingRange, until: Timestamp, limit: usize) -> Vec<ReminderRecord> {
-        let reminders = self.0.lock();
-        let is_due = |reminder: &&ReminderRecord| range.contains(reminder.ring) && reminder.due <= until;
-        let mut due: Vec<ReminderRecord> = reminders.values().filter(is_due).cloned().collect();
-        due.sort_by_key(|reminder| reminder.due);
-        due.truncate(limit);
-        due
+#[derive(Default)]
+struct Table {
+    reminders: BTreeMap<Id, ReminderRecord>,
+    by_due: BTreeSet<(Timestamp, Id)>,
+}
+
+type Id = (Address, String);
+
+impl Table {
+    fn put(&mut self, reminder: &ReminderRecord) {
+        let id = (reminder.actor.clone(), reminder.name.clone());
+        self.remove(&id);
+        self.by_due.insert((reminder.due, id.clone()));
+        self.reminders.insert(id, reminder.clone());
     }
 
-    fn advance(&self, step: &Advance) -> bool {
-        let mut reminders = self.0.lock();
+    fn remove(&mut self, id: &Id) -> Option<ReminderRecord> {
+        let reminder = self.reminders.remove(id)?;
+        self.by_due.remove(&(reminder.due, id.clone()));
+        Some(reminder)
+    }
+
+    /// Those of a range, soonest first.
+    fn of_range(&self, range: RingRange) -> impl Iterator<Item = &ReminderRecord> {
+        let soonest_first = self.by_due.iter().filter_map(|(_, id)| self.reminders.get(id));
+        soonest_first.filter(move |reminder| range.contains(reminder.ring))
+    }
+
+    fn advance(&mut self, step: &Advance) -> bool {
         let id = (step.actor.clone(), step.name.clone());
-        let Some(reminder) = reminders.get_mut(&id).filter(|reminder| reminder.version == step.version)
-        else {
+        if self.reminders.get(&id).is_none_or(|reminder| reminder.version != step.version) {
             return false;
-        };
-        match step.next {
-            Some(due) => (reminder.due, reminder.version) = (due, step.next_version),
-            None => {
-                reminders.remove(&id);
-            }
+        }
+        let Some(reminder) = self.remove(&id) else { return false };
+        if let Some(due) = step.next {
+            self.put(&ReminderRecord { due, version: step.next_version, ..reminder });
         }
         true
     }
@@ -41,10 +55,8 @@ impl Reminders {
 impl ReminderStore for Reminders {
     fn put<'a>(&'a self, reminders: &'a [ReminderRecord]) -> StoreFuture<'a, ()> {
         async move {
-            let entry = |reminder: &ReminderRecord| {
-                ((reminder.actor.clone(), reminder.name.clone()), reminder.clone())
-            };
-            self.0.lock().extend(reminders.iter().map(entry));
+            let mut table = self.0.lock();
+            reminders.iter().for_each(|reminder| table.put(reminder));
             Ok(())
         }
         .boxed()
@@ -56,22 +68,32 @@ impl ReminderStore for Reminders {
 
     fn of_actor<'a>(&'a self, actor: &'a Address) -> StoreFuture<'a, Vec<ReminderRecord>> {
         async move {
-            let reminders = self.0.lock();
-            Ok(reminders.values().filter(|reminder| reminder.actor == *actor).cloned().collect())
+            let table = self.0.lock();
+            let from = table.reminders.range((actor.clone(), String::new())..);
+            let of_actor = from.map(|(_, reminder)| reminder).take_while(|reminder| reminder.actor == *actor);
+            Ok(of_actor.cloned().collect())
         }
         .boxed()
     }
 
     fn due(&self, range: RingRange, until: Timestamp, limit: usize) -> StoreFuture<'_, Vec<ReminderRecord>> {
-        async move { Ok(self.due(range, until, limit)) }.boxed()
+        async move {
+            let table = self.0.lock();
+            let due = table.of_range(range).take_while(|reminder| reminder.due <= until);
+            Ok(due.take(limit).cloned().collect())
+        }
+        .boxed()
     }
 
     fn next_due(&self, range: RingRange) -> StoreFuture<'_, Option<Timestamp>> {
-        async move { Ok(self.due(range, Timestamp(u64::MAX), 1).first().map(|reminder| reminder.due)) }
-            .boxed()
+        async move { Ok(self.0.lock().of_range(range).next().map(|reminder| reminder.due)) }.boxed()
     }
 
     fn advance<'a>(&'a self, moves: &'a [Advance]) -> StoreFuture<'a, Vec<bool>> {
-        async move { Ok(moves.iter().map(|step| self.advance(step)).collect()) }.boxed()
+        async move {
+            let mut table = self.0.lock();
+            Ok(moves.iter().map(|step| table.advance(step)).collect())
+        }
+        .boxed()
     }
 }

@@ -28,7 +28,12 @@ fn look(held: &mut Held, records: &[ReminderRecord], until: u64, now: u64) {
 }
 
 fn end_look(held: &mut Held, records: &[ReminderRecord], until: u64, now: u64) {
-    let seen = Seen { range: RingRange::ALL, records: records.to_vec(), complete_until: later(until), is_cut_off: false };
+    let seen = Seen {
+        range: RingRange::ALL,
+        records: records.to_vec(),
+        complete_until: later(until),
+        is_cut_off: false,
+    };
     held.end_look(vec![seen], later(now));
 }
 
@@ -137,7 +142,10 @@ fn what_others_own_now_is_let_go_unless_it_is_under_way() {
     assert_eq!(due(&mut held, 1), ["a"]);
     held.begin_look();
     let range = RingRange { first: 3, last: 10 };
-    held.end_look(vec![Seen { range, records: vec![record("c", 3, 1)], complete_until: later(5), is_cut_off: false }], later(1));
+    held.end_look(
+        vec![Seen { range, records: vec![record("c", 3, 1)], complete_until: later(5), is_cut_off: false }],
+        later(1),
+    );
     assert_eq!(due(&mut held, 5), ["c"]);
     assert_eq!(held.len(), 2, "a and c are under way");
 }
