@@ -538,14 +538,18 @@ impl VisitMut for SelfIs<'_> {
 /// `&Cx`, under whatever path.
 fn is_cx(parameter: &Type) -> bool {
     let Type::Reference(reference) = parameter else { return false };
-    let Type::Path(path) = &*reference.elem else { return false };
-    reference.mutability.is_none() && path.path.segments.last().is_some_and(|last| last.ident == "Cx")
+    reference.mutability.is_none() && is_named(&reference.elem, "Cx")
 }
 
 /// Whether the type is a `Result` by its name, under whatever path or alias of that name.
 fn is_result(output: &Type) -> bool {
-    let Type::Path(path) = output else { return false };
-    path.path.segments.last().is_some_and(|last| last.ident == "Result")
+    is_named(output, "Result")
+}
+
+/// Whether the type goes by this name, under whatever path.
+fn is_named(candidate: &Type, name: &str) -> bool {
+    let Type::Path(path) = candidate else { return false };
+    path.path.segments.last().is_some_and(|last| last.ident == name)
 }
 
 fn camel_case(name: &str) -> String {

@@ -8,7 +8,7 @@ use syn::parse::{Parse, ParseStream};
 use syn::spanned::Spanned;
 use syn::{Attribute, Error, Ident, ImplItemFn, LitStr, Result, Token, Visibility};
 
-use super::{Found, Turn, demand_async};
+use super::{Found, Turn, demand_async, is_named};
 use crate::attributes::{duration_tokens, parse_duration};
 
 pub(super) const MARK: &str = "on_reminder";
@@ -134,7 +134,7 @@ impl Found {
         }
         demand_async(function, "a reminder's ticks are turns")?;
         let turn = Turn::read(function, actor, matches!(function.vis, Visibility::Public(_)))?;
-        if turn.parameters.len() != 1 {
+        if !matches!(turn.parameters.as_slice(), [(_, tick)] if is_named(tick, "Tick")) {
             let advice = "an #[on_reminder] method takes `&mut self` or `&self`, `cx: &Cx` if it needs it, and \
                           `tick: Tick`";
             return Err(Error::new_spanned(&function.sig.inputs, advice));
@@ -153,7 +153,7 @@ impl Found {
         let methods = self.reminders.iter().map(|reminder| {
             let (name, Turn { message, parameters, .. }) = (&reminder.name, &self.turns[reminder.turn]);
             let (tick, argument) = &parameters[0];
-            // At the parameter's type, so that one which is no `Tick` is reported there.
+            // At the parameter's type, so that another type of this name is reported there.
             let take = quote_spanned!(argument.span() => |#tick: #quark::Tick| #message { #tick });
             quote!(methods.on::<#message>(#name, #take);)
         });

@@ -1,0 +1,12 @@
+use quark::prelude::*;
+
+#[derive(Actor)]
+struct Clerk;
+
+#[methods]
+impl Clerk {
+    #[on_reminder("report")]
+    async fn report(&mut self, _cx: &Cx) {}
+}
+
+fn main() {}
