@@ -61,10 +61,13 @@ pub(crate) struct Service {
     look: Work<Result<Vec<Seen>, StoreError>>,
     /// The last look did not see all that is due soon, or something is known to have changed.
     look_again: bool,
-    steps: Work<(Vec<Number>, Result<Vec<bool>, StoreError>)>,
+    steps: Work<Stepped>,
     /// Ticks that were taken, and of which the store is not told yet.
     taken: Vec<Number>,
 }
+
+/// A batch of steps, and which of them the store has applied.
+type Stepped = (Vec<Number>, Result<Vec<bool>, StoreError>);
 
 /// How a delivery ended.
 struct Ended {
@@ -87,7 +90,7 @@ enum Event {
     Woken,
     Ended(Ended),
     Looked(Result<Vec<Seen>, StoreError>),
-    Stepped(Vec<Number>, Result<Vec<bool>, StoreError>),
+    Stepped(Stepped),
 }
 
 impl Service {
@@ -132,7 +135,7 @@ impl Service {
             let bell = self.named.reminders.clone();
             let event = tokio::select! {
                 Some(ended) = self.under_way.next(), if !self.under_way.is_empty() => Event::Ended(ended),
-                (numbers, result) = self.steps.done() => Event::Stepped(numbers, result),
+                stepped = self.steps.done() => Event::Stepped(stepped),
                 result = self.look.done() => Event::Looked(result),
                 () = bell.rung() => Event::Woken,
                 () = self.timers.sleep_until(wake) => Event::Woken,
@@ -140,7 +143,7 @@ impl Service {
             match event {
                 Event::Woken => {}
                 Event::Looked(result) => self.looked(result),
-                Event::Stepped(numbers, result) => self.stepped(numbers, result),
+                Event::Stepped(stepped) => self.stepped(stepped),
                 Event::Ended(ended) => {
                     self.ended(ended);
                     // Those that have ended meanwhile go to the store together.
@@ -315,7 +318,7 @@ impl Service {
         }));
     }
 
-    fn stepped(&mut self, numbers: Vec<Number>, result: Result<Vec<bool>, StoreError>) {
+    fn stepped(&mut self, (numbers, result): Stepped) {
         let today = self.clock.timestamp();
         match result {
             Ok(applied) => {
