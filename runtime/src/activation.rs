@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use quark_devices::lease::DeviceLease;
 use quark_devices::pool::LeaseError;
 use quark_placement::{DeviceHint, GpuNeed, NoDevice, choose_device};
@@ -153,8 +154,11 @@ async fn make<A: Actor>(resident: &mut Resident<A>) -> Result<Option<Arc<Executo
     if const { !A::PARTS.is_empty() } {
         let slot: Arc<dyn AnySlot> = resident.slot.clone();
         let Some(actor) = resident.actor() else { return Err(ActivationCause::Stopping) };
-        match timers.timeout(limit, actor.kept().load(&slot)).await {
-            Ok(loaded) => loaded.map_err(ActivationCause::State)?,
+        // Reading what is stored runs code of the user's types.
+        let load = AssertUnwindSafe(async { actor.kept().load(&slot).await }).catch_unwind();
+        match timers.timeout(limit, load).await {
+            Ok(Ok(loaded)) => loaded.map_err(ActivationCause::State)?,
+            Ok(Err(payload)) => return Err(ActivationCause::Panicked(panic_message(payload))),
             Err(_) => return Err(ActivationCause::TimedOut(limit)),
         }
     }
@@ -266,7 +270,7 @@ pub(crate) fn end<A: Actor>(mut resident: Resident<A>, why: DeactivationReason) 
         drop(cx);
         // Last, as the hook may have saved something. What a save has acknowledged is whole, also after a panic.
         for part in behind {
-            match executor.timers().timeout(limit, part.flush()).await {
+            match executor.timers().timeout(limit, part.flush_patiently()).await {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) => tracing::error!(actor = %slot.actor_id(), %error, "a last save was lost"),
                 Err(_) => tracing::error!(actor = %slot.actor_id(), ?limit, "a last save took too long"),

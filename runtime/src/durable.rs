@@ -12,6 +12,8 @@ mod relay;
 
 use std::collections::HashMap;
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
@@ -23,6 +25,7 @@ use crate::host::Hosted;
 use crate::state::codec;
 use crate::state::{DecodeError, EncodeError};
 use crate::store::{Encoded, Format, MessageId};
+use crate::turn::block::panic_message;
 
 /// A message that can be stored. `#[methods]` implements it for methods with `#[durable]`.
 pub trait DurableMessage<A: Actor>: Method<A> + Sized {
@@ -89,6 +92,8 @@ pub(crate) enum DeliveryError {
     Decode(#[from] DecodeError),
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
+    #[error("it was not answered within {0:?}")]
+    TooLate(Duration),
     #[error("{0}")]
     Failed(Box<str>),
 }
@@ -144,9 +149,12 @@ impl<A: Actor> DurableMethods<A> {
 
 impl<A: Actor, M: DurableMessage<A>> Deliver<A> for Of<M> {
     fn deliver(&self, to: crate::actor_ref::ActorRef<A>, body: &Encoded, id: MessageId) -> Delivery {
-        let message = match M::decode(body) {
+        // Reading a message runs code of the user's types.
+        let decoded = catch_unwind(AssertUnwindSafe(|| M::decode(body)));
+        let decoded = decoded.map_err(|payload| DeliveryError::Failed(panic_message(payload)));
+        let message = match decoded.and_then(|decoded| decoded.map_err(DeliveryError::from)) {
             Ok(message) => message,
-            Err(error) => return Box::pin(std::future::ready(Err(error.into()))),
+            Err(error) => return Box::pin(std::future::ready(Err(error))),
         };
         Box::pin(async move {
             match to.call(message).with_message_id(id).await {

@@ -69,10 +69,10 @@ pub enum CallError<E> {
     /// the turn goes on without a caller, and what it did is unknown.
     #[error("{} did not answer {} in time ({})", .0.actor, .0.method, .0.state())]
     Timeout(Box<Timeout>),
-    /// Failed: the activation lost its actor's state to another one, or does not know what it last wrote. What the
-    /// method wanted to save then was not saved; what it did elsewhere stands. The next call finds an activation that
-    /// has loaded what is stored.
-    #[error("{} lost its state to another activation in {}; what it wanted to save was not saved, retry", .0.actor, .0.method)]
+    /// The activation ends, since its memory does not follow its store any more: another one committed first, and what
+    /// the method wanted to save was not saved; or a commit's answer is missing, and what the turn saved is unknown.
+    /// What the method did elsewhere stands. The next call finds an activation that has loaded what is stored.
+    #[error("{} could not go on in {}: {}", .0.actor, .0.method, .0.state())]
     Superseded(Box<Superseded>),
     /// Unknown: the turn was ended half-way, since the silo stopped or another turn's panic tore the actor.
     #[error("{} while {} was running {}; the outcome is unknown", .0.cause, .0.actor, .0.method)]
@@ -161,6 +161,17 @@ pub struct Superseded {
     pub actor: ActorId,
     /// Which method.
     pub method: &'static str,
+    /// Whether what the turn saved last is stored; `None` if that is unknown.
+    pub is_written: Option<bool>,
+}
+
+impl Superseded {
+    fn state(&self) -> &'static str {
+        match self.is_written {
+            None => "the store did not answer, so it is unknown what is saved; retry if that does no harm",
+            Some(_) => "another activation was first, and what it wanted to save was not saved; retry",
+        }
+    }
 }
 
 /// What ended a turn half-way.
@@ -246,6 +257,7 @@ impl<E> CallError<E> {
 impl<E> Fault for CallError<E> {
     fn outcome(&self) -> Outcome {
         match self {
+            CallError::Superseded(details) if details.is_written.is_none() => Outcome::Unknown,
             CallError::Actor(_) | CallError::Panicked(_) | CallError::Superseded(_) => Outcome::Failed,
             CallError::Timeout(timeout) if timeout.started => Outcome::Unknown,
             CallError::Stopped(_) => Outcome::Unknown,

@@ -109,11 +109,11 @@ impl<S: Folded> Journal<S> {
             return Ok(self.last);
         }
         let append = self.encode(&events)?;
+        let has_snapshot = append.snapshot.is_some();
         let bound = self.bound()?;
         let fill = |commit: &mut crate::store::Commit| commit.appends.push(append);
         bound.keeper.commit(fill).await.map_err(|cause| bound.error(cause))?;
-        self.applied(&events);
-        self.snapshot_if_due().await;
+        self.applied(&events, has_snapshot);
         Ok(self.last)
     }
 
@@ -155,37 +155,50 @@ impl<S: Folded> Journal<S> {
         Ok(())
     }
 
-    /// A snapshot that fails costs the next activation some events to replay, and nobody anything else.
-    async fn snapshot_if_due(&mut self) {
-        let every = self.bound.as_ref().map_or(0, |bound| u64::from(bound.spec.snapshot_every));
-        if every != 0
-            && self.last - self.snapshot >= every
-            && let Err(error) = self.write_snapshot().await
-        {
-            tracing::warn!(%error, "a snapshot was not written; the next event tries again");
-        }
-    }
-
-    /// The write for these events.
+    /// The write for these events, with a snapshot if one is due after them.
     pub(crate) fn encode(&self, events: &[S::Event]) -> Result<Append, StateError> {
         let bound = self.bound()?;
         let encode = |event: &S::Event| {
             let value = event.encode(bound.spec.format).map_err(|cause| bound.error(cause))?;
             bound.check_size(&value).map(|()| value)
         };
-        let events = events.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
-        Ok(Append { journal: bound.spec.name.into(), expected: self.last, events, snapshot: None })
+        let encoded = events.iter().map(encode).collect::<Result<Vec<_>, _>>()?;
+        let snapshot = self.snapshot_after(bound, events);
+        Ok(Append { journal: bound.spec.name.into(), expected: self.last, events: encoded, snapshot })
+    }
+
+    /// The state after these events, if a snapshot is due then. In the events' own commit, so that it costs no other
+    /// one; what prevents it costs the next activation some events to replay, and nobody anything else.
+    fn snapshot_after(&self, bound: &Bound, events: &[S::Event]) -> Option<Encoded> {
+        let every = u64::from(bound.spec.snapshot_every);
+        if every == 0 || self.last + events.len() as u64 - self.snapshot < every {
+            return None;
+        }
+        let skipped = |error: &dyn fmt::Display| {
+            let actor = &bound.keeper.actor;
+            tracing::warn!(%actor, journal = bound.spec.name, %error, "a snapshot was not written");
+        };
+        // What is stored can be read back, so this is a copy that asks nothing more of the type.
+        let copy = self.state.encode(Format::Binary).map_err(|error| skipped(&error)).ok()?;
+        let mut state = S::decode(&copy).map_err(|error| skipped(&error)).ok()?;
+        events.iter().for_each(|event| state.apply(event));
+        let value = state.encode(bound.spec.format).map_err(|error| skipped(&error)).ok()?;
+        bound.check_size(&value).map_err(|error| skipped(&error)).ok()?;
+        Some(value)
     }
 
     pub(crate) fn keeper(&self) -> Result<&Arc<Keeper>, StateError> {
         Ok(&self.bound()?.keeper)
     }
 
-    /// Takes in events that are stored.
-    pub(crate) fn applied(&mut self, events: &[S::Event]) {
+    /// Takes in events that are stored, with a snapshot after them or without.
+    pub(crate) fn applied(&mut self, events: &[S::Event], has_snapshot: bool) {
         for event in events {
             self.state.apply(event);
             self.last += 1;
+        }
+        if has_snapshot {
+            self.snapshot = self.last;
         }
     }
 
@@ -215,7 +228,7 @@ impl<S: Folded> Journal<S> {
             }
             for event in page.iter().take_while(|event| event.sequence <= head.last) {
                 let decoded = decode::<S>(event).map_err(|cause| bound.error(cause))?;
-                self.applied(&[decoded]);
+                self.applied(&[decoded], false);
             }
         }
         if self.last != head.last {

@@ -103,11 +103,7 @@ impl<T: Stored> State<T> {
     /// As for [`save`](Self::save).
     pub async fn save_now(&mut self) -> Result<(), StateError> {
         let value = self.encoded()?;
-        let bound = self.bound()?;
-        if let Some(behind) = &bound.behind {
-            behind.flush().await.map_err(|cause| bound.error(cause))?;
-        }
-        bound.commit(Some(value)).await
+        self.bound()?.commit(Some(value)).await
     }
 
     /// Takes the stored value in place of the one in memory; what was not saved is gone. What the store does not have
@@ -136,11 +132,7 @@ impl<T: Stored> State<T> {
     where
         T: Default,
     {
-        let bound = self.bound()?;
-        if let Some(behind) = &bound.behind {
-            behind.flush().await.map_err(|cause| bound.error(cause))?;
-        }
-        bound.commit(None).await?;
+        self.bound()?.commit(None).await?;
         self.value = T::default();
         Ok(())
     }
@@ -167,10 +159,10 @@ impl<T: Stored> State<T> {
     }
 
     /// The write for a transaction.
-    pub(crate) fn to_write(&self) -> Result<(&Arc<Keeper>, SlotWrite), StateError> {
+    pub(crate) fn to_write(&self) -> Result<(&Arc<Keeper>, SlotWrite, Option<Arc<Behind>>), StateError> {
         let value = self.encoded()?;
         let bound = self.bound()?;
-        Ok((&bound.keeper, bound.slot_write(Some(value))))
+        Ok((&bound.keeper, bound.slot_write(Some(value)), bound.behind.clone()))
     }
 
     pub(crate) fn bind(
@@ -225,8 +217,17 @@ impl Bound {
     }
 
     async fn commit(&self, value: Option<Encoded>) -> Result<(), StateError> {
-        let write = |commit: &mut crate::store::Commit| commit.slots.push(self.slot_write(value));
-        self.keeper.commit(write).await.map(drop).map_err(|cause| self.error(cause))
+        let mut taken = None;
+        let committed = self.keeper.commit(|commit| {
+            commit.slots.push(self.slot_write(value));
+            taken = self.behind.as_ref().map(|behind| behind.take());
+        });
+        committed.await.map_err(|cause| {
+            if let (Some(behind), Some(taken)) = (&self.behind, taken) {
+                behind.put_back(taken);
+            }
+            self.error(cause)
+        })
     }
 
     async fn read(&self) -> Result<Option<Encoded>, StateCause> {

@@ -14,8 +14,9 @@
 //!
 //! ## Two activations, one commit
 //!
-//! An activation reads the actor's epoch when it loads, and chooses a greater one for itself. Its first commit goes
-//! through only while the store still has the epoch that it read; from then on, only while the store has its own. So
+//! An activation reads which commit was the actor's last when it loads, and chooses a greater epoch for itself. Its
+//! first commit goes through only while that one is still the last; from then on, only while the store has its own
+//! epoch. So
 //! of two activations that loaded the same past only one can ever commit, whichever states or journals they touch, and
 //! no write is needed to claim an actor that only reads. The other one hears [`Conflict::Fence`].
 //!

@@ -72,6 +72,7 @@ macro_rules! conformance_tests {
             a_state_that_is_there_is_a_conflict_for_one_who_expects_none
             the_first_commit_of_two_activations_wins
             a_later_activation_shuts_the_earlier_one_out
+            a_commit_of_an_earlier_activation_keeps_a_later_one_out
             the_fence_holds_across_states_and_journals
             an_activation_that_wrote_nothing_does_not_bar_another
             a_commit_sent_again_is_answered_and_not_repeated
@@ -202,8 +203,9 @@ struct Activation {
 impl Activation {
     /// Loads the actor and chooses an epoch that is `later` than the one it finds.
     async fn load(store: &Store, actor: Address, later: u64) -> Self {
-        let seen = load(store, &actor).await.epoch;
-        Self { actor, fence: Fence { seen, epoch: Epoch(seen.0 + later), sequence: 0 } }
+        let seen = load(store, &actor).await.last;
+        let epoch = Epoch(seen.map_or(0, |seen| seen.epoch.0) + later);
+        Self { actor, fence: Fence { seen, epoch, sequence: 0 } }
     }
 
     /// The next commit, which writes nothing yet.

@@ -2,13 +2,19 @@
 
 use std::sync::Arc;
 
-use quark_runtime::store::{Commit, Conflict, Epoch, StoreError};
+use quark_runtime::store::{Commit, Conflict, ETag, Epoch, StoreError};
 
 /// An actor's last commit, as a store has it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Last {
     pub(crate) epoch: Epoch,
     pub(crate) sequence: u64,
+}
+
+impl Last {
+    pub(crate) fn etag(self) -> ETag {
+        ETag { epoch: self.epoch, sequence: self.sequence }
+    }
 }
 
 /// What becomes of a commit that its fence does not keep out.
@@ -24,14 +30,14 @@ pub(crate) enum Entry {
 pub(crate) fn enter(commit: &Commit, stored: Option<Last>, store: &Arc<str>) -> Result<Entry, StoreError> {
     let fence = commit.fence;
     match stored {
-        None if fence.seen == Epoch::NONE && fence.sequence == 1 => Ok(Entry::GoOn),
+        None if fence.seen.is_none() && fence.sequence == 1 => Ok(Entry::GoOn),
         None => {
             let actor = Box::new(commit.actor.clone());
             Err(StoreError::Lost { store: store.clone(), actor })
         }
         Some(last) if last.epoch == fence.epoch && last.sequence == fence.sequence => Ok(Entry::Again),
         Some(last) if last.epoch == fence.epoch && last.sequence < fence.sequence => Ok(Entry::GoOn),
-        Some(last) if last.epoch == fence.seen && fence.seen != fence.epoch => Ok(Entry::GoOn),
+        Some(last) if fence.seen == Some(last.etag()) => Ok(Entry::GoOn),
         Some(last) => Err(Conflict::Fence { actor: commit.actor.clone(), stored: last.epoch }.into()),
     }
 }

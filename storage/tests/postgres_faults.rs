@@ -17,7 +17,7 @@ const COMMIT: &str = "COMMIT\0";
 
 /// The `sequence`th commit of an actor's first activation: an event.
 fn event(key: &str, sequence: u64) -> Commit {
-    let fence = Fence { seen: Epoch::NONE, epoch: Epoch(1), sequence };
+    let fence = Fence { seen: None, epoch: Epoch(1), sequence };
     let mut commit = Commit::new(Address::new("t", key), fence, Timestamp::VIRTUAL_ORIGIN);
     let value = Encoded { format: "json".into(), version: 1, bytes: b"{}".to_vec() };
     let (journal, expected) = ("j".into(), sequence - 1);

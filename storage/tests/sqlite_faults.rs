@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 /// An actor's first commit: one state of so many bytes.
 fn state(key: &str, bytes: usize) -> Commit {
-    let fence = Fence { seen: Epoch::NONE, epoch: Epoch(1), sequence: 1 };
+    let fence = Fence { seen: None, epoch: Epoch(1), sequence: 1 };
     let mut commit = Commit::new(Address::new("t", key), fence, Timestamp::VIRTUAL_ORIGIN);
     let value = Some(Encoded { format: "postcard".into(), version: 1, bytes: vec![7; bytes] });
     commit.slots.push(SlotWrite { name: "s".into(), expected: None, value });

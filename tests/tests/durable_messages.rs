@@ -45,6 +45,12 @@ impl Sender {
         transaction.commit().await
     }
 
+    pub async fn send_into_the_dark(&mut self, cx: &Cx, to: String) -> Result<(), StateError> {
+        let mut transaction = cx.transaction();
+        transaction.send(cx.grid().actor::<Receiver>(&to).linger())?;
+        transaction.commit().await
+    }
+
     /// What a client asked for by a name of its own.
     pub async fn fund_once(&mut self, cx: &Cx, payment: String, amount: i64) -> Result<i64, StateError> {
         *self.balance += amount;
@@ -90,6 +96,12 @@ impl Receiver {
             quark::Result::Err(quark::Error::msg("after the effect"))?;
         }
         Ok(())
+    }
+
+    /// Takes a message and does not come back.
+    #[durable]
+    pub async fn linger(&mut self) {
+        std::future::pending::<()>().await;
     }
 
     pub async fn balance(&self) -> i64 {
@@ -239,6 +251,59 @@ async fn messages_of_one_line_keep_their_order_and_do_not_hold_back_others() {
 }
 
 #[tokio::test]
+async fn a_receiver_that_does_not_come_back_holds_nobody_else_up() {
+    let (store, trouble) = (storage::memory(), Arc::new(Trouble::default()));
+    let silo = silo_over(store.clone(), &trouble, 1);
+    let sender = silo.grid().actor::<Sender>("s");
+    sender.send_into_the_dark("stuck".into()).await.unwrap();
+    silo.settle().await;
+    for round in 1..=3 {
+        sender.transfer("a".into(), 1).await.unwrap();
+        silo.settle().await;
+        assert_eq!((received(&silo, "a").await, outbox(&store).await), (round, 1));
+    }
+    silo.advance(Duration::from_secs(120)).await;
+    assert_eq!(outbox(&store).await, 1, "it is tried again, and nobody gives it up");
+}
+
+#[tokio::test]
+async fn any_number_of_messages_that_nobody_takes_leave_room_for_others() {
+    use quark::store::{Commit, Encoded, Epoch, Fence, OutboxMessage};
+    let store = storage::memory();
+    let fence = Fence { seen: None, epoch: Epoch(1), sequence: 1 };
+    let mut commit = Commit::new(Address::new("bank.sender", "old"), fence, Default::default());
+    let body = Encoded { format: "json".into(), version: 1, bytes: b"[1]".to_vec() };
+    let message = |to: u32| OutboxMessage {
+        to: Address::new("bank.nowhere", to.to_string()),
+        method: "credit".into(),
+        body: body.clone(),
+    };
+    commit.outbox = (0..3_000).map(message).collect();
+    store.actors.commit(&commit).await.unwrap();
+    let silo = silo_over(store.clone(), &Arc::default(), 1);
+    let sender = silo.grid().actor::<Sender>("s");
+    sender.transfer("a".into(), 7).await.unwrap();
+    silo.settle().await;
+    silo.advance(Duration::from_secs(30)).await;
+    assert_eq!(received(&silo, "a").await, 7);
+}
+
+#[tokio::test]
+async fn a_message_that_another_silo_took_is_forgotten_here() {
+    let (store, trouble) = (storage::memory(), Arc::new(Trouble::default()));
+    let silo = silo_over(store.clone(), &trouble, 1);
+    trouble.fails.store(1, Ordering::SeqCst);
+    silo.grid().actor::<Sender>("s").transfer("a".into(), 1).await.unwrap();
+    silo.settle().await;
+    let left = store.actors.outbox(10).await.unwrap();
+    let ids: Vec<_> = left.into_iter().map(|message| message.id).collect();
+    store.actors.relayed(&ids).await.unwrap();
+    // Were it still waited for, this would never come to rest.
+    silo.advance(Duration::from_secs(60)).await;
+    assert_eq!(trouble.deliveries.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
 async fn a_message_with_a_name_of_a_clients_takes_effect_once() {
     let silo = silo_over(storage::memory(), &Arc::default(), 1);
     let sender = silo.grid().actor::<Sender>("s");
@@ -272,7 +337,7 @@ async fn an_inbox_forgets_what_is_a_week_old() {
 async fn a_message_that_nobody_understands_stays_in_its_outbox() {
     use quark::store::{Commit, Encoded, Epoch, Fence, OutboxMessage};
     let store = storage::memory();
-    let fence = Fence { seen: Epoch::NONE, epoch: Epoch(1), sequence: 1 };
+    let fence = Fence { seen: None, epoch: Epoch(1), sequence: 1 };
     let mut commit = Commit::new(Address::new("bank.sender", "old"), fence, Default::default());
     let message = |actor_type: &'static str, method: &'static str, body: &str| OutboxMessage {
         to: Address::new(actor_type, "a"),

@@ -107,7 +107,7 @@ async fn a_snapshot_is_written_every_n_events_and_spares_the_next_activation_the
     for _ in 0..25 {
         actor.deposit(1).await.unwrap();
     }
-    assert_eq!(faults.commits(), 25 + 2, "25 events and two snapshots");
+    assert_eq!(faults.commits(), 25, "a snapshot goes with its event");
     let wanted = Wanted { slots: Vec::new(), journals: vec!["ledger".into()] };
     let head =
         store.actors.load(&Address::new("journal.account", "a"), &wanted).await.unwrap().journals.remove(0);
@@ -162,33 +162,80 @@ async fn an_append_that_fails_is_not_applied() {
     assert_eq!(actor.balance().await.unwrap(), (-2, 2));
 }
 
-#[tokio::test]
-async fn a_failed_snapshot_is_nobodys_error_and_is_tried_again() {
-    let (store, faults) = StoreFaults::over(storage::memory());
-    let silo = silo_over(store.clone(), 1);
-    let actor = account(&silo, "a");
-    for _ in 0..9 {
-        actor.deposit(1).await.unwrap();
+/// An actor whose state outgrows what a snapshot may be, while its events stay small.
+#[derive(Actor)]
+#[actor(name = "journal.growing")]
+struct Growing {
+    #[journal(snapshot_every = 2, max = "40 B")]
+    words: Journal<Words>,
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize, Stored)]
+struct Words(Vec<String>);
+
+impl Folded for Words {
+    type Event = String;
+
+    fn apply(&mut self, event: &String) {
+        self.0.push(event.clone());
     }
-    let full =
-        || CommitFault::Refused(StoreError::Full { store: "db".into(), cause: "no space left".into() });
-    // The tenth event goes through, and its snapshot does not.
-    let caller = tokio::spawn({
-        let (actor, faults) = (actor.clone(), faults.clone());
-        async move {
-            faults.next(CommitFault::Held);
-            faults.next(full());
-            actor.deposit(1).await
-        }
-    });
+}
+
+#[methods]
+impl Growing {
+    pub async fn say(&mut self, word: String) -> Result<u64, StateError> {
+        self.words.append(word).await
+    }
+
+    /// The same by a transaction.
+    pub async fn say_at_once(&mut self, cx: &Cx, word: String) -> Result<u64, StateError> {
+        let mut transaction = cx.transaction();
+        transaction.append(&mut self.words, vec![word])?;
+        transaction.commit().await?;
+        Ok(self.words.last())
+    }
+
+    pub async fn words(&self) -> usize {
+        self.words.0.len()
+    }
+}
+
+/// Where the newest snapshot of `journal.growing/a` stands.
+async fn snapshot_at(store: &Store) -> Option<u64> {
+    let wanted = Wanted { slots: Vec::new(), journals: vec!["words".into()] };
+    let head =
+        store.actors.load(&Address::new("journal.growing", "a"), &wanted).await.unwrap().journals.remove(0);
+    head.snapshot.map(|snapshot| snapshot.sequence)
+}
+
+#[tokio::test]
+async fn a_snapshot_that_cannot_be_written_is_nobodys_error() {
+    let store = storage::memory();
+    let configure = |silo: quark::SiloBuilder| silo.store("default", store.clone());
+    let silo = TestSilo::builder().host::<Growing>().configure(configure).start().unwrap();
+    let actor = silo.grid().actor::<Growing>("a");
+    for number in 1..=10 {
+        assert_eq!(actor.say("0123456789".into()).await.unwrap(), number);
+    }
+    assert_eq!(snapshot_at(&store).await, Some(2), "after that it is larger than 40 bytes");
+    silo.grid().deactivate::<Growing>("a");
     silo.settle().await;
-    faults.release();
-    assert_eq!(caller.await.unwrap().unwrap(), 10);
-    assert_eq!(faults.commits(), 11);
-    actor.deposit(1).await.unwrap();
-    assert_eq!(faults.commits(), 13, "the eleventh event, and its snapshot");
-    restart(&silo, "a").await;
-    assert_eq!(actor.balance().await.unwrap(), (11, 11));
+    assert_eq!(actor.words().await.unwrap(), 10);
+}
+
+#[tokio::test]
+async fn transactions_write_snapshots_too() {
+    let store = storage::memory();
+    let configure = |silo: quark::SiloBuilder| silo.store("default", store.clone());
+    let silo = TestSilo::builder().host::<Growing>().configure(configure).start().unwrap();
+    let actor = silo.grid().actor::<Growing>("a");
+    for number in 1..=5 {
+        assert_eq!(actor.say_at_once("x".into()).await.unwrap(), number);
+    }
+    assert_eq!(snapshot_at(&store).await, Some(4));
+    silo.grid().deactivate::<Growing>("a");
+    silo.settle().await;
+    assert_eq!(actor.words().await.unwrap(), 5);
 }
 
 #[tokio::test]
@@ -255,7 +302,7 @@ async fn a_projection_sees_the_events_of_all_actors_and_goes_on_where_it_was() {
 async fn store_with(events: Vec<Encoded>, snapshot: Option<Encoded>) -> Store {
     use quark::store::Append;
     let store = storage::memory();
-    let fence = |sequence| Fence { seen: Epoch::NONE, epoch: Epoch(1), sequence };
+    let fence = |sequence| Fence { seen: None, epoch: Epoch(1), sequence };
     let mut events = events.into_iter();
     let first: Vec<Encoded> = events.by_ref().take(1).collect();
     for (sequence, (expected, events, snapshot)) in

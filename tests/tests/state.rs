@@ -263,9 +263,76 @@ async fn an_activation_that_cannot_learn_what_it_wrote_ends_and_the_next_one_loa
     silo.settle().await;
     silo.advance(Duration::from_secs(10)).await;
     let error = soon(caller).await.unwrap().unwrap_err();
-    assert!(matches!(error, CallError::Superseded(_)), "{error}");
+    assert!(matches!(&error, CallError::Superseded(details) if details.is_written.is_none()), "{error}");
+    assert_eq!(error.outcome(), Outcome::Unknown, "it may be saved, and here it is");
     assert!(faults.commits() < 50, "sending again has a bound and a backoff: {}", faults.commits());
     assert_eq!(actor.hits().await.unwrap(), 2, "it was written, though its answer was lost");
+}
+
+#[tokio::test]
+async fn a_refusal_after_a_lost_answer_says_nothing_of_what_was_sent_first() {
+    let (store, faults) = StoreFaults::over(storage::memory());
+    let silo = silo_over(store, storage::memory());
+    let actor = keeper(&silo);
+    actor.hit().await.unwrap();
+    // Written and unanswered; then the server is a standby, then it is back.
+    faults.next(CommitFault::AnswerLost);
+    faults.next(CommitFault::Refused(StoreError::ReadOnly { store: "db".into(), cause: "standby".into() }));
+    let caller = tokio::spawn({
+        let actor = actor.clone();
+        async move { actor.hit().await }
+    });
+    silo.settle().await;
+    silo.advance(Duration::from_secs(1)).await;
+    assert_eq!(soon(caller).await.unwrap().unwrap(), 2);
+    assert_eq!(actor.hit().await.unwrap(), 3);
+    // The same, and it stays a standby: unknown, not refused.
+    faults.next(CommitFault::AnswerLost);
+    for _ in 0..1_000 {
+        faults
+            .next(CommitFault::Refused(StoreError::ReadOnly { store: "db".into(), cause: "standby".into() }));
+    }
+    let caller = tokio::spawn({
+        let actor = actor.clone();
+        async move { actor.hit().await }
+    });
+    silo.settle().await;
+    silo.advance(Duration::from_secs(10)).await;
+    assert_eq!(soon(caller).await.unwrap().unwrap_err().outcome(), Outcome::Unknown);
+    assert_eq!(actor.hits().await.unwrap(), 4);
+}
+
+#[tokio::test]
+async fn a_store_that_never_answers_is_given_up_after_five_seconds() {
+    let (store, faults) = StoreFaults::over(storage::memory());
+    let silo = silo_over(store, storage::memory());
+    let actor = keeper(&silo);
+    actor.hit().await.unwrap();
+    for _ in 0..1_000 {
+        faults.next(CommitFault::Held);
+    }
+    let caller = tokio::spawn({
+        let actor = actor.clone();
+        async move { actor.hit().await }
+    });
+    silo.settle().await;
+    silo.advance(ms(4_900)).await;
+    assert!(!caller.is_finished());
+    silo.advance(ms(200)).await;
+    assert_eq!(soon(caller).await.unwrap().unwrap_err().outcome(), Outcome::Unknown);
+}
+
+#[tokio::test]
+async fn two_names_of_one_store_are_one_store() {
+    let store = storage::memory();
+    let silo = silo_over(store.clone(), store);
+    let actor = keeper(&silo);
+    for round in 1..=3 {
+        assert_eq!(actor.hit().await.unwrap(), round);
+        actor.note("x".into()).await.unwrap();
+    }
+    restart(&silo).await;
+    assert_eq!(actor.hits().await.unwrap(), 3);
 }
 
 #[tokio::test]
@@ -431,11 +498,47 @@ impl Limited {
     }
 }
 
+/// A type whose upgrade panics.
+#[derive(Clone, Default, Serialize, Deserialize, Stored)]
+#[stored(version = 5, upgrades = versions::LimitV1)]
+struct Fragile {}
+
+impl From<versions::LimitV1> for Fragile {
+    fn from(_: versions::LimitV1) -> Self {
+        panic!("nobody thought of this one")
+    }
+}
+
+/// It reads what [`Limited`] wrote.
+#[derive(Actor)]
+#[actor(name = "state.limited")]
+struct Broken {
+    #[state(name = "limit")]
+    _limit: State<Fragile>,
+}
+
+#[methods]
+impl Broken {
+    pub async fn ping(&self) {}
+}
+
+#[tokio::test]
+async fn a_panic_in_an_upgrade_fails_the_activation() {
+    let store = store_with("json", 1, br#"{"max":4}"#).await;
+    let silo =
+        TestSilo::builder().host::<Broken>().configure(|silo| silo.store("default", store)).start().unwrap();
+    let error = silo.grid().actor::<Broken>("a").ping().await.unwrap_err();
+    assert!(
+        matches!(&error, CallError::Activation(failed) if matches!(failed.cause, ActivationCause::Panicked(_)))
+    );
+    assert!(error.to_string().contains("nobody thought of this one"), "{error}");
+}
+
 /// A store with these bytes as the state of `state.limited/a`.
 async fn store_with(format: &'static str, version: u32, bytes: &[u8]) -> Store {
     use quark::store::{Commit, Encoded, Epoch, Fence, SlotWrite};
     let store = storage::memory();
-    let fence = Fence { seen: Epoch::NONE, epoch: Epoch(1), sequence: 1 };
+    let fence = Fence { seen: None, epoch: Epoch(1), sequence: 1 };
     let mut commit = Commit::new(Address::new("state.limited", "a"), fence, Default::default());
     let value = Some(Encoded { format: format.into(), version, bytes: bytes.to_vec() });
     commit.slots.push(SlotWrite { name: "limit".into(), expected: None, value });
@@ -503,6 +606,14 @@ impl Lazy {
         Ok(*self.count)
     }
 
+    pub async fn hit_with_a_transaction(&mut self, cx: &Cx) -> Result<u64, StateError> {
+        *self.count += 1;
+        let mut transaction = cx.transaction();
+        transaction.save(&self.count)?;
+        transaction.commit().await?;
+        Ok(*self.count)
+    }
+
     pub async fn torn(&mut self) {
         *self.count = 77;
         panic!("torn");
@@ -535,6 +646,40 @@ async fn saves_behind_are_written_together_within_their_delay() {
     assert_eq!((lazily_stored(&store).await, faults.commits()), (Some(100), 1));
     assert_eq!(actor.hit_now().await.unwrap(), 101);
     assert_eq!((lazily_stored(&store).await, faults.commits()), (Some(101), 2));
+}
+
+#[tokio::test]
+async fn an_older_value_never_follows_a_newer_one() {
+    let (silo, actor, store, faults) = lazy_silo();
+    actor.hit().await.unwrap();
+    assert_eq!(actor.hit_with_a_transaction().await.unwrap(), 2);
+    silo.advance(Duration::from_secs(5)).await;
+    assert_eq!(lazily_stored(&store).await, Some(2));
+    actor.hit().await.unwrap();
+    assert_eq!(actor.hit_now().await.unwrap(), 4);
+    silo.advance(Duration::from_secs(5)).await;
+    assert_eq!(lazily_stored(&store).await, Some(4));
+    // A transaction that is refused leaves what waited to be written.
+    actor.hit().await.unwrap();
+    faults.next(CommitFault::Refused(StoreError::Full { store: "db".into(), cause: "no space left".into() }));
+    actor.hit_with_a_transaction().await.unwrap_err();
+    silo.advance(Duration::from_secs(5)).await;
+    assert_eq!(lazily_stored(&store).await, Some(5));
+}
+
+#[tokio::test]
+async fn a_last_save_outlives_a_short_outage() {
+    let (silo, actor, store, faults) = lazy_silo();
+    actor.hit().await.unwrap();
+    for _ in 0..3 {
+        faults
+            .next(CommitFault::Refused(StoreError::Unavailable { store: "db".into(), cause: "away".into() }));
+    }
+    silo.grid().deactivate::<Lazy>("a");
+    silo.settle().await;
+    assert_eq!(lazily_stored(&store).await, None);
+    silo.advance(Duration::from_secs(2)).await;
+    assert_eq!(lazily_stored(&store).await, Some(1));
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 
 use super::StateCause;
-use crate::store::{Address, Commit, ETag, Epoch, Fence, Store, StoreError};
+use crate::store::{Address, Commit, Conflict, ETag, Epoch, Fence, Store, StoreError};
 use crate::stores::Named;
 use crate::timers::Timers;
 use crate::turn::AnySlot;
@@ -50,7 +50,7 @@ pub(crate) struct Home {
 }
 
 struct FenceState {
-    seen: Epoch,
+    seen: Option<ETag>,
     epoch: Epoch,
     /// The number of the last commit that was sent.
     sequence: u64,
@@ -62,7 +62,7 @@ impl Keeper {
         store_name: &'static str,
         Named { store, outbox, .. }: Named,
         home: Home,
-        (seen, epoch): (Epoch, Epoch),
+        (seen, epoch): (Option<ETag>, Epoch),
     ) -> Arc<Self> {
         Arc::new(Self {
             address: Address::from(&actor),
@@ -111,13 +111,13 @@ impl Keeper {
         self.lost.load(Ordering::Acquire)
     }
 
-    /// Ends the activation: it does not know any more what the store has. Its callers are told to retry.
-    pub(crate) fn lose(&self) {
+    /// Ends the activation: memory does not follow the store any more. Its callers are told so.
+    fn lose(&self, loss: Loss) {
         if !self.lost.swap(true, Ordering::AcqRel)
             && let Some(slot) = self.home.slot.upgrade()
         {
-            tracing::warn!(actor = %self.actor, "an activation lost its actor's state and ends");
-            slot.supersede();
+            tracing::warn!(actor = %self.actor, ?loss, "an activation lost its actor's state and ends");
+            slot.supersede(loss);
         }
     }
 
@@ -145,7 +145,7 @@ impl Keeper {
         for write in &mut commit.slots {
             write.expected = self.etag(&write.name);
         }
-        let unsettled = Unsettled(self);
+        let mut unsettled = Unsettled { keeper: self, loss: Loss::Unknown };
         match self.send(&commit).await {
             Ok(()) => {
                 std::mem::forget(unsettled);
@@ -158,11 +158,12 @@ impl Keeper {
                 }
                 Ok(())
             }
-            // It ends the activation by being dropped.
-            Err(error @ (StoreError::Unknown { .. } | StoreError::Conflict(_) | StoreError::Lost { .. })) => {
-                drop(unsettled);
+            // They end the activation by being dropped.
+            Err(error @ (StoreError::Conflict(_) | StoreError::Lost { .. })) => {
+                unsettled.loss = Loss::Outrun;
                 Err(error.into())
             }
+            Err(error @ StoreError::Unknown { .. }) => Err(error.into()),
             // Nothing was written.
             Err(error) => {
                 std::mem::forget(unsettled);
@@ -171,26 +172,38 @@ impl Keeper {
         }
     }
 
+    /// Sends a commit until it is known whether it is in, or for [`UNKNOWN_PATIENCE`].
     async fn send(&self, commit: &Commit) -> Result<(), StoreError> {
-        let begun = self.timers().now();
+        let until = self.timers().now().saturating_add(UNKNOWN_PATIENCE);
         let mut wait = RESEND_FIRST;
         let mut may_be_in = None;
         loop {
-            let error = match self.store.actors.commit(commit).await {
+            let left = until.saturating_sub(self.timers().now());
+            let tried = self.timers().timeout(left, self.store.actors.commit(commit)).await;
+            let unanswered = || StoreError::Unknown {
+                store: self.store.name.clone(),
+                cause: format!("no answer within {UNKNOWN_PATIENCE:?}").into(),
+            };
+            let error = match tried.unwrap_or_else(|_| Err(unanswered())) {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
             };
-            match &error {
-                StoreError::Unknown { .. } => may_be_in = Some(error),
-                // It is not in by this try, but may be by an earlier one.
-                StoreError::Unavailable { .. } if may_be_in.is_some() => {}
-                _ => return Err(error),
+            match (&error, &may_be_in) {
+                (StoreError::Unknown { .. }, _) => may_be_in = Some(error),
+                (_, None) => return Err(error),
+                // The store let it in and then refused it, so no earlier try has written it.
+                (StoreError::Conflict(conflict), Some(_))
+                    if !matches!(**conflict, Conflict::Fence { .. }) =>
+                {
+                    return Err(error);
+                }
+                // This try was refused, which says nothing of the earlier one.
+                (_, Some(_)) => {}
             }
-            if self.timers().now().saturating_sub(begun) + wait > UNKNOWN_PATIENCE {
-                return Err(may_be_in.unwrap_or(StoreError::Unknown {
-                    store: self.store.name.clone(),
-                    cause: "no answer".into(),
-                }));
+            if let Some(unknown) = &may_be_in
+                && self.timers().now().saturating_add(wait) > until
+            {
+                return Err(unknown.clone());
             }
             self.timers().sleep_until(self.timers().now().saturating_add(wait)).await;
             wait = (wait * 2).min(RESEND_MAX);
@@ -198,24 +211,40 @@ impl Keeper {
     }
 }
 
+/// Why memory does not follow the store any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    /// The store refused a commit, since somebody else was first: nothing of it was written.
+    Outrun,
+    /// It is not known whether a commit is in.
+    Unknown,
+}
+
 /// A commit under way. Dropped before its answer is known, it ends the activation.
-struct Unsettled<'a>(&'a Keeper);
+struct Unsettled<'a> {
+    keeper: &'a Keeper,
+    loss: Loss,
+}
 
 impl Drop for Unsettled<'_> {
     fn drop(&mut self) {
-        self.0.lose();
+        self.keeper.lose(self.loss);
     }
 }
 
-/// An epoch after `seen` that no other activation is likely to choose: the time in microseconds, with chance in its
-/// low bits. Two that choose the same are still held apart, as the first commit of one changes what the other saw,
-/// but for the case in which both choose the same after the same past.
-pub(crate) fn next_epoch(seen: Epoch, now: Timestamp, entropy: &dyn Entropy) -> Epoch {
-    /// Milliseconds to the left of so many bits of chance leave 2^43 ms, 278 years, in 63 bits.
-    const CHANCE_BITS: u32 = 20;
+/// An epoch after `seen` that no other activation chooses: the time, with chance in its low bits; where the clock is
+/// behind `seen`, that one and as much chance. Two that saw the same commit and chose the same epoch would take each
+/// other's first commit for their own, so chance is what keeps them apart in one millisecond.
+pub(crate) fn next_epoch(seen: Option<ETag>, now: Timestamp, entropy: &dyn Entropy) -> Epoch {
+    /// Milliseconds to the left of so many bits of chance leave 2^41 ms from 2020 on, 69 years, in 63 bits.
+    const CHANCE_BITS: u32 = 22;
+    /// 2020-01-01T00:00:00Z.
+    const ORIGIN_MS: u64 = 1_577_836_800_000;
+    const MAX: u64 = i64::MAX as u64;
     let chance = entropy.next_u64() >> (u64::BITS - CHANCE_BITS);
-    let by_time = (now.0 << CHANCE_BITS | chance) & (i64::MAX as u64);
-    Epoch(by_time.max(seen.0 + 1))
+    let by_time = (now.0.saturating_sub(ORIGIN_MS) << CHANCE_BITS | chance) & MAX;
+    let after = seen.map_or(0, |seen| seen.epoch.0.saturating_add(1 + chance));
+    Epoch(by_time.max(after).min(MAX))
 }
 
 #[cfg(test)]
@@ -226,9 +255,16 @@ mod tests {
     #[test]
     fn an_epoch_is_later_than_what_was_seen_also_when_the_clock_went_back() {
         let entropy = Seeded::new(1);
-        let first = next_epoch(Epoch::NONE, Timestamp::VIRTUAL_ORIGIN, &entropy);
-        let second = next_epoch(first, Timestamp(0), &entropy);
+        let first = next_epoch(None, Timestamp::VIRTUAL_ORIGIN, &entropy);
+        let seen = Some(ETag { epoch: first, sequence: 1 });
+        let second = next_epoch(seen, Timestamp(0), &entropy);
         assert!(second > first);
-        assert!(first.0 < i64::MAX as u64, "databases have signed numbers");
+        assert_ne!(second, next_epoch(seen, Timestamp(0), &entropy), "two that saw the same choose apart");
+        let damaged = Some(ETag { epoch: Epoch(u64::MAX), sequence: 1 });
+        assert_eq!(
+            next_epoch(damaged, Timestamp(0), &entropy).0,
+            i64::MAX as u64,
+            "databases have signed numbers"
+        );
     }
 }

@@ -8,8 +8,10 @@ use super::behind::Behind;
 use super::keeper::Keeper;
 use super::{Part, State, StateCause, StateError, StateSpec, Stored};
 use crate::journal::{Folded, Journal, JournalSpec};
-use crate::store::{Loaded, Wanted};
+use crate::store::{Address, Loaded, Wanted};
+use crate::stores::Named;
 use crate::turn::AnySlot;
+use quark_base::ActorId;
 
 /// The stored fields of one actor, while they are loaded. Filled by `#[derive(Actor)]`.
 #[derive(Default)]
@@ -47,22 +49,27 @@ impl<'a> Kept<'a> {
     }
 
     /// Loads all parts: each store is asked once, and all of them at the same time.
-    pub(crate) async fn load(mut self, slot: &Arc<dyn AnySlot>) -> Result<(), StateError> {
-        let mut stores: Vec<&'static str> = Vec::new();
-        for (store, _) in &self.parts {
-            if !stores.contains(store) {
-                stores.push(store);
+    pub(crate) async fn load(self, slot: &Arc<dyn AnySlot>) -> Result<(), StateError> {
+        let actor = slot.id();
+        let mut groups: Vec<Group<'a>> = Vec::new();
+        for (store_name, part) in self.parts {
+            let named = slot.store(store_name);
+            let named = named.ok_or_else(|| whole(&actor, StateCause::NoStore(store_name)))?;
+            // Two names of one store are one store: an activation has one fence in it.
+            match groups.iter_mut().find(|group| Arc::ptr_eq(&group.named.outbox, &named.outbox)) {
+                Some(group) => group.parts.push(part),
+                None => groups.push(Group { store_name, named, parts: vec![part] }),
             }
         }
-        let mut by_store: Vec<(&'static str, Vec<Box<dyn KeptPart + 'a>>)> =
-            stores.into_iter().map(|store| (store, Vec::new())).collect();
-        for (store, part) in self.parts.drain(..) {
-            if let Some((_, parts)) = by_store.iter_mut().find(|(name, _)| *name == store) {
-                parts.push(part);
-            }
+        let loads = groups.iter_mut().map(|group| group.load(&actor));
+        let loaded: Vec<Loaded> = join_all(loads).await.into_iter().collect::<Result<_, _>>()?;
+        let mut binds = Vec::new();
+        // In the order of the fields, so that the first keeper is the same one in each activation.
+        for (group, loaded) in groups.iter_mut().zip(loaded) {
+            let keeper = slot.keep(group.store_name, group.named.clone(), loaded.last);
+            binds.push(group.bind(keeper, Arc::new(loaded)));
         }
-        let loads = by_store.into_iter().map(|(store, parts)| load_from(slot, store, parts));
-        join_all(loads).await.into_iter().collect()
+        join_all(binds).await.into_iter().collect()
     }
 
     /// What is still to be written of all parts.
@@ -71,30 +78,36 @@ impl<'a> Kept<'a> {
     }
 }
 
-async fn load_from(
-    slot: &Arc<dyn AnySlot>,
+/// The parts that are in one store.
+struct Group<'a> {
     store_name: &'static str,
-    mut parts: Vec<Box<dyn KeptPart + '_>>,
-) -> Result<(), StateError> {
-    let actor = slot.id();
-    let failed = |cause: StateCause| StateError::new(actor.clone(), Part::Whole, cause);
-    let named = slot.store(store_name).ok_or_else(|| failed(StateCause::NoStore(store_name)))?;
-    let mut wanted = Wanted::default();
-    let mut indices = Vec::with_capacity(parts.len());
-    for part in &parts {
-        let (slots, journals) = (wanted.slots.len(), wanted.journals.len());
-        part.want(&mut wanted);
-        indices.push(if wanted.slots.len() > slots { slots } else { journals });
+    named: Named,
+    parts: Vec<Box<dyn KeptPart + 'a>>,
+}
+
+impl Group<'_> {
+    async fn load(&mut self, actor: &ActorId) -> Result<Loaded, StateError> {
+        let mut wanted = Wanted::default();
+        self.parts.iter().for_each(|part| part.want(&mut wanted));
+        let address = Address::from(actor);
+        self.named.store.actors.load(&address, &wanted).await.map_err(|cause| whole(actor, cause))
     }
-    let address = crate::store::Address::from(&actor);
-    let loaded = named.store.actors.load(&address, &wanted).await.map_err(|cause| failed(cause.into()))?;
-    let keeper = slot.keep(store_name, named, loaded.epoch);
-    let loaded = Arc::new(loaded);
-    let binds = parts.iter_mut().zip(indices).map(|(part, index)| {
-        let found = Found { loaded: loaded.clone(), index };
-        part.bind(&keeper, found)
-    });
-    join_all(binds).await.into_iter().collect()
+
+    async fn bind(&mut self, keeper: Arc<Keeper>, loaded: Arc<Loaded>) -> Result<(), StateError> {
+        let mut asked = Wanted::default();
+        let mut binds = Vec::with_capacity(self.parts.len());
+        for part in &mut self.parts {
+            let (slots, journals) = (asked.slots.len(), asked.journals.len());
+            part.want(&mut asked);
+            let index = if asked.slots.len() > slots { slots } else { journals };
+            binds.push(part.bind(&keeper, Found { loaded: loaded.clone(), index }));
+        }
+        join_all(binds).await.into_iter().collect()
+    }
+}
+
+fn whole(actor: &ActorId, cause: impl Into<StateCause>) -> StateError {
+    StateError::new(actor.clone(), Part::Whole, cause)
 }
 
 impl<T: Stored> KeptPart for (&mut State<T>, StateSpec) {

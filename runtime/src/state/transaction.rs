@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::behind::Behind;
 use super::keeper::Keeper;
 use super::{Part, State, StateCause, StateError, Stored, detached};
 use crate::actor::Actor;
@@ -23,6 +24,8 @@ pub struct Transaction<'a> {
     appends: Vec<Append>,
     outbox: Vec<OutboxMessage>,
     inbox: Vec<MessageId>,
+    /// What waits to be written later of the states in it, which are newer here.
+    behind: Vec<Arc<Behind>>,
     then: Vec<Box<dyn FnOnce() + Send + 'a>>,
 }
 
@@ -35,6 +38,7 @@ impl<'a> Transaction<'a> {
             appends: Vec::new(),
             outbox: Vec::new(),
             inbox: cx.message_id().cloned().into_iter().collect(),
+            behind: Vec::new(),
             then: Vec::new(),
         }
     }
@@ -44,10 +48,11 @@ impl<'a> Transaction<'a> {
     /// # Errors
     /// [`StateError`] if it cannot be written as bytes, is too large, or is in another store than the parts before it.
     pub fn save<T: Stored>(&mut self, state: &State<T>) -> Result<&mut Self, StateError> {
-        let (keeper, write) = state.to_write()?;
-        self.in_store_of(&keeper.clone())?;
+        let (keeper, write, behind) = state.to_write()?;
+        self.in_store_of(keeper)?;
         self.slots.retain(|other| other.name != write.name);
         self.slots.push(write);
+        self.behind.extend(behind);
         Ok(self)
     }
 
@@ -60,9 +65,11 @@ impl<'a> Transaction<'a> {
         journal: &'a mut Journal<S>,
         events: Vec<S::Event>,
     ) -> Result<&mut Self, StateError> {
-        self.in_store_of(&journal.keeper()?.clone())?;
-        self.appends.push(journal.encode(&events)?);
-        self.then.push(Box::new(move || journal.applied(&events)));
+        self.in_store_of(journal.keeper()?)?;
+        let append = journal.encode(&events)?;
+        let has_snapshot = append.snapshot.is_some();
+        self.appends.push(append);
+        self.then.push(Box::new(move || journal.applied(&events, has_snapshot)));
         Ok(self)
     }
 
@@ -104,8 +111,10 @@ impl<'a> Transaction<'a> {
         };
         let sends = !self.outbox.is_empty();
         let (slots, appends, outbox, inbox) = (self.slots, self.appends, self.outbox, self.inbox);
+        let (behind, mut taken) = (self.behind, Vec::new());
         let committed = keeper.commit(|commit| {
             (commit.slots, commit.appends, commit.outbox, commit.inbox) = (slots, appends, outbox, inbox);
+            taken.extend(behind.iter().map(|behind| behind.take()));
         });
         match committed.await {
             Ok(_) => {
@@ -116,6 +125,9 @@ impl<'a> Transaction<'a> {
                 Ok(())
             }
             Err(cause) => {
+                for (behind, taken) in behind.iter().zip(taken) {
+                    behind.put_back(taken);
+                }
                 let duplicate = matches!(&cause, StateCause::Store(StoreError::Conflict(conflict))
                     if matches!(**conflict, Conflict::Inbox { .. }));
                 let cause = if duplicate { StateCause::Duplicate } else { cause };
@@ -127,7 +139,7 @@ impl<'a> Transaction<'a> {
     fn in_store_of(&mut self, keeper: &Arc<Keeper>) -> Result<(), StateError> {
         let written = !self.slots.is_empty() || !self.appends.is_empty();
         match &self.keeper {
-            Some(own) if written && own.store_name != keeper.store_name => {
+            Some(own) if written && !Arc::ptr_eq(own, keeper) => {
                 Err(self.error(StateCause::SeveralStores(own.store_name, keeper.store_name)))
             }
             _ => {

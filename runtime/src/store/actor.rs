@@ -5,7 +5,7 @@ use std::fmt;
 
 use quark_base::Timestamp;
 
-use super::{Address, Commit, ETag, Encoded, Epoch, MessageId, OutboxId, PendingMessage, StoreFuture};
+use super::{Address, Commit, ETag, Encoded, MessageId, OutboxId, PendingMessage, StoreFuture};
 
 /// Keeps what belongs to actors.
 ///
@@ -13,15 +13,15 @@ use super::{Address, Commit, ETag, Encoded, Epoch, MessageId, OutboxId, PendingM
 ///
 /// - write a [`Commit`] wholly or not at all, and answer it only when it survives the end of the silo and, as far as
 ///   the store promises, of the store;
-/// - let a commit in by its fence. With `stored` for the epoch and sequence of the actor's last commit:
+/// - let a commit in by its fence, as the actor's last commit says:
 ///
 ///   | the store has | it MUST |
 ///   |---|---|
-///   | nothing of the actor, `seen` is [`Epoch::NONE`] and `sequence` is 1 | go on |
+///   | nothing of the actor, `seen` is `None` and `sequence` is 1 | go on |
 ///   | nothing of the actor, else | answer [`StoreError::Lost`](super::StoreError::Lost) |
 ///   | the fence's `epoch` and `sequence` | answer `Ok` and write nothing: it is the same commit, sent again |
 ///   | the fence's `epoch` and a smaller sequence | go on |
-///   | the fence's `seen` | go on |
+///   | the fence's `seen`, epoch and sequence | go on |
 ///   | anything else | answer [`Conflict::Fence`](super::Conflict::Fence) |
 ///
 /// - then check every expectation in the same atomic step, in this order: slots' ETags, journals' last sequence numbers,
@@ -88,8 +88,8 @@ pub struct Wanted {
 /// What a store has of an actor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Loaded {
-    /// The epoch of the last activation that wrote.
-    pub epoch: Epoch,
+    /// The actor's last commit; `None` if there was none.
+    pub last: Option<ETag>,
     /// The wanted states, in the order they were asked for.
     pub slots: Vec<Option<SlotRecord>>,
     /// The wanted journals, likewise.

@@ -119,9 +119,9 @@ pub struct ParseETagError;
 /// What lets a commit in; see the [module](super) docs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fence {
-    /// The actor's epoch when this activation loaded.
-    pub seen: Epoch,
-    /// This activation's own, greater than `seen`.
+    /// The actor's last commit when this activation loaded; `None` if there was none.
+    pub seen: Option<ETag>,
+    /// This activation's own, greater than that of `seen`.
     pub epoch: Epoch,
     /// The commit's number within the activation, from 1. A commit is sent again with the same one, and a later one
     /// has a greater one; one that was rejected has not used its number up.

@@ -6,7 +6,7 @@ use quark_devices::lease::DeviceLease;
 
 use crate::actor::DeactivationReason;
 use crate::guards::Capacity;
-use crate::state::keeper::Keeper;
+use crate::state::keeper::{Keeper, Loss};
 use crate::streams::OwnSubscriptions;
 use crate::timers::ActorTimers;
 use crate::turn::lend::Lends;
@@ -37,8 +37,8 @@ pub(crate) struct Extra {
     pub(super) close_reason: Option<DeactivationReason>,
     /// The activation's hold on its stores.
     pub(super) keepers: Vec<Arc<Keeper>>,
-    /// It lost its state to another activation.
-    pub(super) is_superseded: bool,
+    /// Its memory does not follow its store any more.
+    pub(super) loss: Option<Loss>,
     /// When the sweep first saw that a turn's panic had torn the actor.
     pub(super) torn_since: Option<u32>,
     /// How many messages may wait, where that follows how fast they are drained.

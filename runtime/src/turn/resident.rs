@@ -59,7 +59,7 @@ impl<A: Actor> Resident<A> {
         self.empty();
         let mut mailbox = self.slot.mailbox.lock();
         let extra = mailbox.extra();
-        (extra.close_reason, extra.torn_since, extra.is_superseded) = (None, None, false);
+        (extra.close_reason, extra.torn_since, extra.loss) = (None, None, None);
         extra.keepers.drain(..).for_each(|keeper| keeper.retire());
         self.slot.word.begin_again();
     }

@@ -32,8 +32,8 @@ use crate::error::{CallError, Panicked, StopCause};
 use crate::grid::Grid;
 use crate::guards::Outlook;
 use crate::host::Host;
-use crate::state::keeper::{self, Home, Keeper};
-use crate::store::Epoch;
+use crate::state::keeper::{self, Home, Keeper, Loss};
+use crate::store::ETag;
 use crate::stores::Named;
 use crate::supervision::{self, Supervisor};
 use crate::turn::block::with_local;
@@ -85,12 +85,12 @@ pub(crate) trait AnySlot: Send + Sync + 'static {
     fn stop(&self);
     /// The silo's store of this name.
     fn store(&self, name: &str) -> Option<Named>;
-    /// Begins the activation's hold on a store, in which the actor's last activation had the epoch `seen`.
-    fn keep(&self, store_name: &'static str, store: Named, seen: Epoch) -> Arc<Keeper>;
+    /// Begins the activation's hold on a store, which has `seen` as the actor's last commit.
+    fn keep(&self, store_name: &'static str, store: Named, seen: Option<ETag>) -> Arc<Keeper>;
     /// The activation's hold on its stores.
     fn keepers(&self) -> Vec<Arc<Keeper>>;
     /// The activation has lost its state: it ends, and its turns' callers hear of it.
-    fn supersede(&self);
+    fn supersede(&self, loss: Loss);
     /// Asks for deactivation as soon as no turn runs. Shared messages at the mailbox's head still join shared turns
     /// that run; what else waits begins the next activation.
     fn request_deactivation(&self, why: DeactivationReason);
@@ -404,7 +404,7 @@ impl<A: Actor> AnySlot for Slot<A> {
         self.host.services.stores.get(name)
     }
 
-    fn keep(&self, store_name: &'static str, store: Named, seen: Epoch) -> Arc<Keeper> {
+    fn keep(&self, store_name: &'static str, store: Named, seen: Option<ETag>) -> Arc<Keeper> {
         let services = &self.host.services;
         let home = Home {
             slot: self.this.clone(),
@@ -422,8 +422,8 @@ impl<A: Actor> AnySlot for Slot<A> {
         self.mailbox.lock().extra.as_ref().map(|extra| extra.keepers.clone()).unwrap_or_default()
     }
 
-    fn supersede(&self) {
-        self.mailbox.lock().extra().is_superseded = true;
+    fn supersede(&self, loss: Loss) {
+        self.mailbox.lock().extra().loss = Some(loss);
         self.request_deactivation(DeactivationReason::Superseded);
     }
 

@@ -112,7 +112,7 @@ async fn write(
         Kind::Update => Address::new("bench", format!("update-{writer}")),
         Kind::First => Address::new("bench", format!("first-{writer}-{round}")),
     };
-    let mut fence = Fence { seen: Epoch::NONE, epoch: Epoch(1), sequence: 1 };
+    let mut fence = Fence { seen: None, epoch: Epoch(1), sequence: 1 };
     let mut expected: Option<ETag> = None;
     let mut round = 0;
     while !stop.load(Ordering::Relaxed) {

@@ -1,7 +1,7 @@
 //! States, and who may write them.
 
 use futures_util::FutureExt as _;
-use quark_runtime::store::{Append, Commit, Conflict, Encoded, Epoch, SlotWrite, StoreError};
+use quark_runtime::store::{Append, Commit, Conflict, ETag, Encoded, Epoch, SlotWrite, StoreError};
 
 use super::{
     Activation, Fixture, JOURNAL, SLOT, actor, append, commit, conflict, json, load, load_named, message_id,
@@ -15,7 +15,7 @@ pub async fn a_first_commit_is_read_back<F: Fixture>() {
     let mut activation = Activation::load(&store, actor("a"), 7).await;
     commit(&store, &activation.next_state(SLOT, None, "{\"count\":1}")).await;
     let loaded = load(&store, &actor("a")).await;
-    assert_eq!(loaded.epoch, Epoch(7));
+    assert_eq!(loaded.last.map(|last| last.epoch), Some(Epoch(7)));
     let record = loaded.slots[0].as_ref().expect("the state is there");
     assert_eq!(record.etag, activation.etag());
     assert_eq!(record.value, json("{\"count\":1}"));
@@ -26,7 +26,7 @@ pub async fn an_actor_that_never_wrote_is_empty<F: Fixture>() {
     let fixture = F::set_up().await;
     let store = fixture.open().await;
     let loaded = load(&store, &actor("nobody")).await;
-    assert_eq!(loaded.epoch, Epoch::NONE);
+    assert_eq!(loaded.last, None);
     assert_eq!(loaded.slots, [None]);
     assert_eq!((loaded.journals[0].last, &loaded.journals[0].snapshot), (0, &None));
 }
@@ -73,7 +73,7 @@ pub async fn a_cleared_state_is_gone_and_may_be_written_again<F: Fixture>() {
     clear.slots.push(SlotWrite { name: SLOT.into(), expected, value: None });
     commit(&store, &clear).await;
     assert_eq!(state(&store, &actor("a")).await, None);
-    assert_eq!(load(&store, &actor("a")).await.epoch, Epoch(1));
+    assert_eq!(load(&store, &actor("a")).await.last.map(|last| last.epoch), Some(Epoch(1)));
     commit(&store, &activation.next_state(SLOT, None, "3")).await;
     assert_eq!(state(&store, &actor("a")).await.as_deref(), Some("3"));
 }
@@ -144,13 +144,29 @@ pub async fn a_later_activation_shuts_the_earlier_one_out<F: Fixture>() {
     let mut earlier = Activation::load(&store, actor("a"), 1).await;
     commit(&store, &earlier.next_state(SLOT, None, "1")).await;
     let mut later = Activation::load(&store, actor("a"), 1).await;
-    assert_eq!(later.fence.seen, Epoch(1));
+    assert_eq!(later.fence.seen.map(|seen| seen.epoch), Some(Epoch(1)));
     let expected = Some(earlier.etag());
     commit(&store, &later.next_state(SLOT, expected, "2")).await;
     let expected = Some(later.etag());
     let kept_out = conflict(&store, &earlier.next_state(SLOT, expected, "3")).await;
     assert_eq!(kept_out, Conflict::Fence { actor: actor("a"), stored: Epoch(2) });
     assert_eq!(state(&store, &actor("a")).await.as_deref(), Some("2"));
+}
+
+/// An activation decides by what it loaded, so its first commit goes in only if nothing was committed since, also by an
+/// activation that had committed before.
+pub async fn a_commit_of_an_earlier_activation_keeps_a_later_one_out<F: Fixture>() {
+    let fixture = F::set_up().await;
+    let store = fixture.open().await;
+    let mut earlier = Activation::load(&store, actor("a"), 1).await;
+    commit(&store, &earlier.next_state(SLOT, None, "1")).await;
+    let mut later = Activation::load(&store, actor("a"), 1).await;
+    let expected = Some(earlier.etag());
+    commit(&store, &earlier.next_state(SLOT, expected, "2")).await;
+    // Another state, so that no ETag is in the way.
+    let kept_out = conflict(&store, &later.next_state("another", None, "from a stale 1")).await;
+    assert!(matches!(kept_out, Conflict::Fence { .. }));
+    assert_eq!(state_named(&store, &actor("a"), "another").await, None);
 }
 
 /// The fence is the actor's: it does not matter that two activations touch different things.
@@ -179,7 +195,7 @@ pub async fn an_activation_that_wrote_nothing_does_not_bar_another<F: Fixture>()
     let _reader = Activation::load(&store, actor("a"), 9).await;
     let mut writer = Activation::load(&store, actor("a"), 1).await;
     commit(&store, &writer.next_state(SLOT, None, "1")).await;
-    assert_eq!(load(&store, &actor("a")).await.epoch, Epoch(1));
+    assert_eq!(load(&store, &actor("a")).await.last.map(|last| last.epoch), Some(Epoch(1)));
 }
 
 /// A commit whose answer got lost is sent again: it is `Ok`, and everything in it is there once.
@@ -235,14 +251,14 @@ pub async fn a_store_without_the_actor_says_that_it_is_lost<F: Fixture>() {
     let fixture = F::set_up().await;
     let store = fixture.open().await;
     let mut of_another_store = Activation::load(&store, actor("a"), 2).await;
-    of_another_store.fence.seen = Epoch(1);
+    of_another_store.fence.seen = Some(ETag { epoch: Epoch(1), sequence: 1 });
     let lost = store.actors.commit(&of_another_store.next_state(SLOT, None, "1")).await;
     assert!(matches!(lost, Err(StoreError::Lost { .. })), "{lost:?}");
     let mut second = Activation::load(&store, actor("a"), 1).await;
     second.fence.sequence = 1;
     let lost = store.actors.commit(&second.next_state(SLOT, None, "1")).await;
     assert!(matches!(lost, Err(StoreError::Lost { .. })), "{lost:?}");
-    assert_eq!(load(&store, &actor("a")).await.epoch, Epoch::NONE);
+    assert_eq!(load(&store, &actor("a")).await.last, None);
 }
 
 /// The last expectation fails: of states, events, snapshots, messages and receipts nothing is there.

@@ -7,8 +7,8 @@ use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use quark_base::Timestamp;
 use quark_runtime::store::{
-    ActorStore, Address, Commit, Conflict, Epoch, Event, FeedEvent, FeedPage, FeedPosition, JournalHead,
-    Loaded, MessageId, OutboxId, PendingMessage, SlotRecord, Snapshot, StoreError, StoreFuture, Wanted,
+    ActorStore, Address, Commit, Conflict, Event, FeedEvent, FeedPage, FeedPosition, JournalHead, Loaded,
+    MessageId, OutboxId, PendingMessage, SlotRecord, Snapshot, StoreError, StoreFuture, Wanted,
 };
 
 use crate::fence::{self, Entry, Last};
@@ -137,7 +137,7 @@ impl State {
             None => JournalHead::default(),
         };
         Loaded {
-            epoch: actor.and_then(|actor| actor.last).map_or(Epoch::NONE, |last| last.epoch),
+            last: actor.and_then(|actor| actor.last).map(Last::etag),
             slots: wanted.slots.iter().map(slot).collect(),
             journals: wanted.journals.iter().map(journal).collect(),
         }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use quark_base::Timestamp;
 use quark_runtime::store::{
-    ActorStore, Address, Commit, Epoch, Event, FeedEvent, FeedPage, FeedPosition, JournalHead, Loaded,
-    MessageId, OutboxId, OutboxMessage, PendingMessage, SlotRecord, Snapshot, StoreFuture, Wanted,
+    ActorStore, Address, Commit, Event, FeedEvent, FeedPage, FeedPosition, JournalHead, Loaded, MessageId,
+    OutboxId, OutboxMessage, PendingMessage, SlotRecord, Snapshot, StoreFuture, Wanted,
 };
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -26,7 +26,7 @@ impl Actors {
         let slots: Vec<&str> = wanted.slots.iter().map(AsRef::as_ref).collect();
         let journals: Vec<&str> = wanted.journals.iter().map(AsRef::as_ref).collect();
         let rows = sqlx::query(
-            "SELECT 0, 0::bigint, epoch, NULL::bigint, NULL, NULL::bigint, NULL, NULL::bytea FROM quark_actor \
+            "SELECT 0, 0::bigint, epoch, sequence, NULL, NULL::bigint, NULL, NULL::bytea FROM quark_actor \
              WHERE actor_type = $1 AND actor_key = $2 \
              UNION ALL \
              SELECT 1, i, epoch, sequence, format, version, value_text, value \
@@ -41,7 +41,7 @@ impl Actors {
             rows.bind(address.actor_type.as_ref()).bind(address.key.as_str()).bind(&slots).bind(&journals);
         let rows = rows.fetch_all(&self.0.pool).await?;
         let mut loaded = Loaded {
-            epoch: Epoch::NONE,
+            last: None,
             slots: vec![None; slots.len()],
             journals: vec![JournalHead::default(); journals.len()],
         };
@@ -49,7 +49,7 @@ impl Actors {
             // Numbered from 1; 0 for the actor itself.
             let place = usize::try_from(row.get::<i64, _>(1)).unwrap_or(0).wrapping_sub(1);
             match row.get::<i32, _>(0) {
-                0 => loaded.epoch = Epoch(unsigned(row.get(2))),
+                0 => loaded.last = Some(etag(&row, 2)),
                 1 => loaded.slots[place] = Some(SlotRecord { etag: etag(row, 2), value: value(row, 4) }),
                 _ => loaded.journals[place] = journal_head(row),
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use quark_base::Timestamp;
 use quark_runtime::store::{
-    ActorStore, Address, Commit, Epoch, Event, FeedPage, FeedPosition, JournalHead, Loaded, MessageId,
+    ActorStore, Address, Commit, ETag, Event, FeedPage, FeedPosition, JournalHead, Loaded, MessageId,
     OutboxId, PendingMessage, StoreError, StoreFuture, Wanted,
 };
 use redis::Value;
@@ -41,7 +41,7 @@ impl Actors {
         let text = keys::actor(actor);
         let tag = client.keys.shard(&text);
         let mut command = redis::cmd("HMGET");
-        command.arg(commit::row_key(tag, &text)).arg(commit::EPOCH);
+        command.arg(commit::row_key(tag, &text)).arg(commit::EPOCH).arg(commit::NUMBER);
         wanted.slots.iter().for_each(|name| {
             command.arg(commit::slot_field(name));
         });
@@ -50,14 +50,16 @@ impl Actors {
         }
         let replies = Replies { errors: &client.errors, command: "HMGET" };
         let fields = replies.list(client.call(Call::new(tag, command), Effect::Reads).await?)?;
-        if fields.len() != 1 + wanted.slots.len() + 2 * wanted.journals.len() {
+        if fields.len() != 2 + wanted.slots.len() + 2 * wanted.journals.len() {
             return replies.unexpected(&Value::Array(fields));
         }
         let mut fields = fields.into_iter().map(|field| replies.optional(field));
         let mut next = || fields.next().transpose().map(Option::flatten);
         let damaged = |damaged| client.errors.damaged(&format!("row of {actor}"), damaged);
-        let epoch = read(next()?, pack::read_epoch).map_err(damaged)?.unwrap_or(Epoch::NONE);
-        let mut loaded = Loaded { epoch, ..Loaded::default() };
+        let epoch = read(next()?, pack::read_epoch).map_err(damaged)?;
+        let sequence = read(next()?, pack::read_number).map_err(damaged)?;
+        let last = epoch.zip(sequence).map(|(epoch, sequence)| ETag { epoch, sequence });
+        let mut loaded = Loaded { last, ..Loaded::default() };
         for _ in &wanted.slots {
             loaded.slots.push(read(next()?, pack::read_slot).map_err(damaged)?);
         }

@@ -24,6 +24,7 @@ pub(super) fn check_size(client: &Client, bytes: usize) -> Result<(), StoreError
 
 /// The fields of a row.
 pub(super) const EPOCH: &str = "e";
+pub(super) const NUMBER: &str = "n";
 
 pub(super) fn slot_field(name: &str) -> String {
     format!("s:{name}")
@@ -75,7 +76,9 @@ pub(super) fn call(client: &Client, commit: &Commit) -> Result<Call, StoreError>
 
 /// Adds what lets the commit in.
 fn fence(command: &mut Cmd, commit: &Commit) {
-    command.arg(commit.fence.seen.to_string());
+    // As the row has it: epoch and number, each in its own text.
+    let seen = commit.fence.seen.map(|seen| format!("{}-{}", seen.epoch, seen.sequence));
+    command.arg(seen.as_deref().unwrap_or("0"));
     command.arg(commit.fence.epoch.to_string());
     command.arg(commit.fence.sequence);
 }

@@ -27,13 +27,14 @@ impl Actors {
     async fn load(&self, address: &Address, wanted: &Wanted) -> Result<Loaded, sqlx::Error> {
         let mut reader = self.0.readers.acquire().await?;
         let mut snapshot = reader.begin().await?;
-        let row = sqlx::query("SELECT epoch FROM quark_actor WHERE actor_type = ? AND actor_key = ?");
-        let epoch = bind_actor(row, address).fetch_optional(&mut *snapshot).await?;
-        let Some(epoch) = epoch else {
+        let row =
+            sqlx::query("SELECT epoch, sequence FROM quark_actor WHERE actor_type = ? AND actor_key = ?");
+        let last = bind_actor(row, address).fetch_optional(&mut *snapshot).await?;
+        let Some(last) = last else {
             let journals = vec![JournalHead::default(); wanted.journals.len()];
-            return Ok(Loaded { epoch: Epoch::NONE, slots: vec![None; wanted.slots.len()], journals });
+            return Ok(Loaded { last: None, slots: vec![None; wanted.slots.len()], journals });
         };
-        let mut loaded = Loaded { epoch: Epoch(unsigned(epoch.get(0))), ..Loaded::default() };
+        let mut loaded = Loaded { last: Some(etag(&last, 0)), ..Loaded::default() };
         for name in &wanted.slots {
             let row = sqlx::query(
                 "SELECT epoch, sequence, format, version, value FROM quark_state \

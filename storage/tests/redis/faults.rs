@@ -28,7 +28,7 @@ pub(crate) struct Writer {
 
 impl Writer {
     pub(crate) fn new(key: &str) -> Self {
-        let fence = Fence { seen: Epoch::NONE, epoch: Epoch(7), sequence: 1 };
+        let fence = Fence { seen: None, epoch: Epoch(7), sequence: 1 };
         Self { actor: Address::new("t", key), fence, expected: None }
     }
 

@@ -3,6 +3,7 @@
 use super::Slot;
 use crate::actor::{Actor, Method};
 use crate::error::{CallError, Failure, Superseded};
+use crate::state::keeper::Loss;
 
 impl<A: Actor> Slot<A> {
     /// What the caller of a turn that has just ended hears if the activation lost its state.
@@ -16,7 +17,11 @@ impl<A: Actor> Slot<A> {
 
     #[cold]
     fn superseded_in(&self, method: &'static str) -> Option<Failure> {
-        let superseded = self.mailbox.lock().extra.as_ref().is_some_and(|extra| extra.is_superseded);
-        superseded.then(|| CallError::Superseded(Box::new(Superseded { actor: self.actor_id(), method })))
+        let loss = self.mailbox.lock().extra.as_ref().and_then(|extra| extra.loss)?;
+        let is_written = match loss {
+            Loss::Outrun => Some(false),
+            Loss::Unknown => None,
+        };
+        Some(CallError::Superseded(Box::new(Superseded { actor: self.actor_id(), method, is_written })))
     }
 }

@@ -2,7 +2,7 @@
 -- One commit: all of it, or nothing.
 --
 -- KEYS: the row, the shard's outbox index, outbox and inbox, then of each journal its stream and its feed.
--- ARGV: epoch seen, epoch, number, time; then four lists, each with its length in front:
+-- ARGV: the commit seen ('epoch-number', or '0' for none), epoch, number, time; then four lists, each with its length in front:
 --   states:    field, the ETag it must have or '', its value or ''
 --   journals:  field of its last event, the number that must have or '', the number it gets, field of its snapshot,
 --              the snapshot or '', whose it is, the count of events and each one's number and value
@@ -21,7 +21,7 @@ if had[1] == epoch then
   if tonumber(had[2]) > tonumber(number) then return {1, had[1]} end
 elseif not had[1] then
   if seen ~= '0' or number ~= '1' then return {5} end
-elseif had[1] ~= seen then
+elseif had[1] .. '-' .. had[2] ~= seen then
   return {1, had[1]}
 end
 

@@ -1,6 +1,6 @@
 #!lua
 -- A commit that writes one state and nothing else: commit.lua for the most common case, in two calls.
--- KEYS: the row. ARGV: epoch seen, epoch, number, the state's field, the ETag it must have or '', its value or ''.
+-- KEYS: the row. ARGV: the commit seen, epoch, number, the state's field, the ETag it must have or '', its value or ''.
 -- Answers as commit.lua does.
 local had = redis.call('HMGET', KEYS[1], 'e', 'n', ARGV[4])
 local epoch = had[1]
@@ -9,7 +9,7 @@ if epoch == ARGV[2] then
   if tonumber(had[2]) > tonumber(ARGV[3]) then return {1, epoch} end
 elseif not epoch then
   if ARGV[1] ~= '0' or ARGV[3] ~= '1' then return {5} end
-elseif epoch ~= ARGV[1] then
+elseif epoch .. '-' .. had[2] ~= ARGV[1] then
   return {1, epoch}
 end
 local expected, state = ARGV[5], had[3]
