@@ -464,7 +464,10 @@ impl<A: Actor> AnyHost for Hosted<A> {
         self.catalog.for_each(|slot| {
             let seen = slot.word.snapshot();
             let left = match seen.phase() {
-                Phase::Active if seen.wants_close() => 1,
+                Phase::Active if seen.wants_close() => match slot.closing_matters_in(tick) {
+                    Some(left) => left,
+                    None => return,
+                },
                 Phase::Active if !seen.has_writer() && seen.readers() == 0 => {
                     let unused = tick.wrapping_sub(slot.last_used.load(Ordering::Relaxed));
                     idle.saturating_sub(unused).max(1)

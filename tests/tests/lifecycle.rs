@@ -1,9 +1,10 @@
 //! How actors come to life and leave it.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 
+use quark::base::{Clock, Waiter};
 use quark::prelude::*;
 use quark::{ActivationCause, Outcome, Retry};
 use quark_tests::{Gate, TestClock, builder, on_both_runtimes, until};
@@ -292,6 +293,36 @@ fn an_actor_that_nobody_refers_to_is_forgotten_and_made_again() {
             silo.sweep_now();
         }
         assert_eq!(stage.activations(), 3);
+    });
+}
+
+/// Counts how often a clock moves.
+#[derive(Default)]
+struct Moves(AtomicUsize);
+
+impl Waiter for Moves {
+    fn next_due(&self) -> Option<Duration> {
+        None
+    }
+
+    fn time_moved(&self, _now: Duration) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn an_hour_passes_in_a_few_moves_while_an_actor_is_leaving() {
+    on_both_runtimes(|| async {
+        let clock = TestClock::new();
+        let moves = Arc::new(Moves::default());
+        let counted: Weak<dyn Waiter> = Arc::<Moves>::downgrade(&moves);
+        clock.attend(counted);
+        let (silo, _) = staged_on(builder().clock(clock.clone()));
+        silo.grid().actor::<Staged>("one").call().await.unwrap();
+        // On one thread nobody runs the deactivation before this returns.
+        clock.advance(Duration::from_secs(3_600));
+        let moves = moves.0.load(Ordering::SeqCst);
+        assert!(moves < 10, "the clock stopped {moves} times");
     });
 }
 

@@ -97,6 +97,18 @@ impl<A: Actor> Slot<A> {
         }
     }
 
+    /// How many ticks after `tick` a look at an actor that is to leave may find something to do. An actor that waits
+    /// for nothing but its executor is none of the sweep's business.
+    pub(crate) fn closing_matters_in(&self, tick: u32) -> Option<u32> {
+        let mailbox = self.mailbox.lock();
+        if !mailbox.is_torn() {
+            drop(mailbox);
+            return self.watch_matters_in(tick);
+        }
+        let since = mailbox.extra.as_ref().and_then(|extra| extra.torn_since);
+        Some(since.map_or(1, |since| TORN_TICKS_MAX.saturating_sub(tick.wrapping_sub(since)).max(1)))
+    }
+
     /// Asks every turn that has begun to end.
     pub(super) fn abort_turns(&self, cause: StopCause) {
         let pending = self
