@@ -278,7 +278,7 @@ async fn any_number_of_messages_that_nobody_takes_leave_room_for_others() {
         method: "credit".into(),
         body: body.clone(),
     };
-    commit.outbox = (0..3_000).map(message).collect();
+    commit.outbox = (0..1_500).map(message).collect();
     store.actors.commit(&commit).await.unwrap();
     let silo = silo_over(store.clone(), &Arc::default(), 1);
     let sender = silo.grid().actor::<Sender>("s");

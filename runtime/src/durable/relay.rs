@@ -1,13 +1,12 @@
 //! Taking messages out of outboxes and to their receivers.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::pin::pin;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::task::yield_now;
+use futures_util::FutureExt as _;
+use tokio::task::{JoinError, JoinSet, yield_now};
 
 use super::DeliveryError;
 use crate::grid::Hosts;
@@ -24,9 +23,6 @@ const PAGE_MAX: usize = 65_536;
 /// delivered before their removal.
 const LINES: usize = 64;
 const LINE_MAX: usize = 64;
-
-/// How long lines are waited for before those that have ended are looked after.
-const ROUND_MAX: Duration = Duration::from_millis(100);
 
 /// How long one delivery may take. Its turn goes on after that, and the message is delivered again.
 const DELIVERY_MAX: Duration = Duration::from_secs(30);
@@ -54,8 +50,10 @@ pub(crate) struct Relay {
     /// Messages that were not taken; as many as a page holds, since only what is read again is remembered.
     failing: HashMap<OutboxId, Failing>,
     /// Lines under way.
-    carried: FuturesUnordered<BoxFuture<'static, Carried>>,
+    carried: JoinSet<Carried>,
     busy: HashSet<Line>,
+    /// There is more for lines that are under way, or for which there was no room.
+    left: bool,
     /// How many messages are read at once.
     page: usize,
     /// When old entries of inboxes are looked for next.
@@ -92,7 +90,8 @@ impl Relay {
                 forget_at: timers.now(),
                 timers,
                 failing: HashMap::new(),
-                carried: FuturesUnordered::new(),
+                carried: JoinSet::new(),
+                left: false,
                 busy: HashSet::new(),
                 page: PAGE,
             };
@@ -109,13 +108,24 @@ impl Relay {
     async fn run(mut self) {
         let told = self.named.outbox.clone();
         while let Some(wait) = self.round().await {
-            let at = self.timers.now().saturating_add(wait);
-            tokio::select! {
-                Some(ended) = self.carried.next() => self.settle(vec![ended]).await,
-                () = told.notified() => {}
-                () = self.timers.sleep_until(at), if !wait.is_zero() => {}
-                // Also without a wait others get their turn, the silo's stop among them.
-                () = yield_now(), if wait.is_zero() => {}
+            let look = self.timers.now().saturating_add(wait);
+            // Until there is something new to read: what ends meanwhile is looked after.
+            loop {
+                let retry = self.failing.values().map(|failing| failing.due).min();
+                let at = retry.map_or(look, |due| look.min(due.max(self.timers.now() + RETRY_FIRST / 2)));
+                tokio::select! {
+                    Some(ended) = self.carried.join_next() => {
+                        let ended = self.with_others(ended).await;
+                        self.settle(ended).await;
+                        if self.left && self.busy.len() <= LINES / 2 {
+                            break;
+                        }
+                    }
+                    () = told.notified() => break,
+                    () = self.timers.sleep_until(at), if !wait.is_zero() => break,
+                    // Also without a wait others get their turn, the silo's stop among them.
+                    () = yield_now(), if wait.is_zero() => break,
+                }
             }
         }
     }
@@ -140,74 +150,69 @@ impl Relay {
         // What is there no more was delivered, by whomever.
         self.failing.retain(|id, _| there.contains(id));
         drop(there);
-        let begun = self.begin(found);
-        let ended = self.wait_a_little().await;
-        let taken = ended.iter().any(|ended| !ended.taken.is_empty());
-        self.settle(ended).await;
-        // Where nothing of a full page can be delivered now, others may stand behind it.
-        let grows = is_full && begun == 0 && self.busy.is_empty() && self.page < PAGE_MAX;
-        self.page = if grows {
-            (self.page * 2).min(PAGE_MAX)
-        } else if begun > 0 {
-            PAGE
-        } else {
-            self.page
-        };
-        if (is_full && taken) || grows {
+        let held = self.begin(found);
+        self.left |= is_full;
+        // Where a page is full of what cannot be delivered now, others may stand behind it.
+        if is_full && held == self.page && self.page < PAGE_MAX {
+            self.page = (self.page * 2).min(PAGE_MAX);
             return Some(Duration::ZERO);
         }
-        let soonest = self.failing.values().map(|failing| failing.due).min();
-        let until_retry = soonest.map_or(LOOK_EVERY, |due| due.saturating_sub(self.timers.now()));
-        Some(until_retry.clamp(RETRY_FIRST, LOOK_EVERY))
+        if held < PAGE / 2 {
+            self.page = PAGE;
+        }
+        Some(LOOK_EVERY)
+    }
+
+    /// What ended together with `first`, so that it is settled together.
+    async fn with_others(&mut self, first: Result<Carried, JoinError>) -> Vec<Carried> {
+        let mut ended: Vec<Carried> = first.into_iter().collect();
+        yield_now().await;
+        while let Some(next) = self.carried.try_join_next() {
+            ended.extend(next);
+        }
+        ended
     }
 
     /// Begins to carry what is due, in lines. A message that waits for its next try holds back those behind it in its
-    /// line. Says how many lines it began.
+    /// line. Says how many messages are held back.
     fn begin(&mut self, found: Vec<PendingMessage>) -> usize {
         let now = self.timers.now();
         let mut lines: BTreeMap<Line, Vec<PendingMessage>> = BTreeMap::new();
-        let mut held: HashSet<Line> = HashSet::new();
+        let mut waiting: HashSet<Line> = HashSet::new();
+        let mut held = 0;
+        self.left = false;
         for message in found {
             let line = (message.id.from.clone(), message.message.to.clone());
-            if self.busy.contains(&line) || held.contains(&line) {
+            if self.busy.contains(&line) {
+                self.left = true;
                 continue;
             }
-            if self.failing.get(&message.id).is_some_and(|failing| failing.due > now) {
-                held.insert(line);
+            if waiting.contains(&line)
+                || self.failing.get(&message.id).is_some_and(|failing| failing.due > now)
+            {
+                waiting.insert(line);
+                held += 1;
                 continue;
             }
             let messages = lines.entry(line).or_default();
             if messages.len() < LINE_MAX {
                 messages.push(message);
+            } else {
+                self.left = true;
             }
         }
         let room = LINES.saturating_sub(self.busy.len());
-        let begun = lines.len().min(room);
+        self.left |= lines.len() > room;
         for (line, messages) in lines.into_iter().take(room) {
             self.busy.insert(line.clone());
-            self.carried.push(Box::pin(carry(self.hosts.clone(), self.timers.clone(), line, messages)));
+            let carry = carry(self.hosts.clone(), self.timers.clone(), line.clone(), messages);
+            // A task each, as one that is not polled might hold a connection that another one waits for.
+            self.carried.spawn(async move {
+                let carried = AssertUnwindSafe(carry).catch_unwind().await;
+                carried.unwrap_or(Carried { line, taken: Vec::new(), failed: None })
+            });
         }
-        begun
-    }
-
-    /// Waits for the lines under way, but not long for any.
-    async fn wait_a_little(&mut self) -> Vec<Carried> {
-        let mut ended = Vec::new();
-        let limit = self.timers.sleep_until(self.timers.now().saturating_add(ROUND_MAX));
-        let mut limit = pin!(limit);
-        while !self.carried.is_empty() {
-            tokio::select! {
-                biased;
-                Some(carried) = self.carried.next() => ended.push(carried),
-                () = &mut limit => break,
-                () = self.named.outbox.notified() => {
-                    // Somebody has sent something, which is not to wait for those that take long.
-                    self.named.outbox.notify_one();
-                    break;
-                }
-            }
-        }
-        ended
+        held
     }
 
     /// Takes out of the outboxes what was delivered, and notes what was not.

@@ -93,8 +93,8 @@ fn commit() -> impl Strategy<Value = Commit> {
                 events: events.into_iter().map(value).collect(),
                 snapshot: snapshot.map(value),
             });
-    let fence = (0..2_u64, 1..3_u64, 1..4_u64).prop_map(|(seen, later, sequence)| Fence {
-        seen: Epoch(seen),
+    let fence = (0..2_u64, 1..3_u64, 1..3_u64, 1..4_u64).prop_map(|(seen, of_seen, later, sequence)| Fence {
+        seen: (seen > 0).then_some(ETag { epoch: Epoch(seen), sequence: of_seen }),
         epoch: Epoch(seen + later),
         sequence,
     });
@@ -130,8 +130,7 @@ fn compare(tables: &Tables, oracle: &Store) {
     let wanted = Wanted { slots: SLOTS.map(Into::into).into(), journals: JOURNALS.map(Into::into).into() };
     for actor in ["a", "b"].map(|key| Address::new("t", key)) {
         let loaded = now(oracle.actors.load(&actor, &wanted)).unwrap();
-        let epoch = tables.actors.get(&actor).map_or(Epoch::NONE, |last| last.epoch);
-        assert_eq!(loaded.epoch, epoch);
+        assert_eq!(loaded.last, tables.actors.get(&actor).map(|last| last.etag()));
         for (name, slot) in SLOTS.iter().zip(loaded.slots) {
             let row = tables.slots.get(&(actor.clone(), (*name).to_owned())).cloned();
             assert_eq!(slot.map(|slot| (slot.etag, slot.value)), row, "state {name} of {actor}");
