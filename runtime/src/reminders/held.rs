@@ -84,6 +84,11 @@ impl Held {
         self.entries.len()
     }
 
+    /// How many wait for their time.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.len() >= HELD_MAX
     }

@@ -32,8 +32,9 @@ pub const HORIZON: Duration = Duration::from_secs(2);
 const _: () =
     assert!(HORIZON.as_millis() >= 2 * LOOK_EVERY.as_millis(), "each due time is in sight of a look");
 
-/// Reminders that a look brings in at most. If there were more, the next look follows when half of them are gone.
-const PAGE: usize = 8_192;
+/// Reminders that a look brings in at most. If there were more, the next look follows when fewer than these wait: at
+/// 10,000 ticks a second more than a second before the last of them is due.
+const PAGE: usize = 16_384;
 
 /// Ticks under way at the same time. An actor that takes long holds one of them; further ticks wait.
 const IN_FLIGHT_MAX: usize = 4_096;
@@ -262,8 +263,10 @@ impl Service {
     /// Begins a look at what is due soon, if it is time for one.
     fn begin_look(&mut self) {
         let now = self.timers.now();
-        // What is in hand is read again with what is not, so a look for more waits until little of it is left.
-        let wants_more = self.look_again && self.held.len() < 2 * PAGE && self.look.failures == 0;
+        // What is in hand is read again with what is not, so a look for more waits until little is left to wait for.
+        // Ticks that a slow store has not noted yet do not count: others must not become late by them.
+        let has_room = self.held.waiting() < PAGE && !self.held.is_full();
+        let wants_more = self.look_again && has_room && self.look.failures == 0;
         if self.look.under_way.is_some() || !(wants_more || now >= self.look.next) {
             return;
         }
