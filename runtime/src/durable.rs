@@ -159,6 +159,7 @@ impl<A: Actor, M: DurableMessage<A>> Deliver<A> for Of<M> {
         Box::pin(async move {
             match to.call(message).with_message_id(id).await {
                 Ok(_) => Ok(()),
+                Err(error) if error.is_taken_already() => Ok(()),
                 Err(error) => Err(DeliveryError::of(&error)),
             }
         })

@@ -161,7 +161,8 @@ pub struct Superseded {
     pub actor: ActorId,
     /// Which method.
     pub method: &'static str,
-    /// Whether what the turn saved last is stored; `None` if that is unknown.
+    /// Whether what the turn wanted to save is stored: yes, if the message that it ran for took effect before; `None`
+    /// if that is unknown.
     pub is_written: Option<bool>,
 }
 
@@ -169,7 +170,8 @@ impl Superseded {
     fn state(&self) -> &'static str {
         match self.is_written {
             None => "the store did not answer, so it is unknown what is saved; retry if that does no harm",
-            Some(_) => "another activation was first, and what it wanted to save was not saved; retry",
+            Some(true) => "the message had taken effect before",
+            Some(false) => "another activation was first, and what it wanted to save was not saved; retry",
         }
     }
 }
@@ -223,6 +225,11 @@ impl CallError<Infallible> {
 }
 
 impl<E> CallError<E> {
+    /// Whether the call was a message that had taken effect before: there is nothing more to do for it.
+    pub(crate) fn is_taken_already(&self) -> bool {
+        matches!(self, CallError::Superseded(details) if details.is_written == Some(true))
+    }
+
     /// The same failure without the method's own error; `None` if it is that.
     pub fn as_failure(&self) -> Option<Failure> {
         Some(match self {
@@ -278,6 +285,7 @@ impl<E> Fault for CallError<E> {
     fn retry(&self) -> Retry {
         match self {
             CallError::Timeout(timeout) if timeout.started => Retry::IfIdempotent,
+            CallError::Superseded(details) if details.is_written == Some(true) => Retry::Pointless,
             CallError::Overloaded(_)
             | CallError::Dropped(_)
             | CallError::RateLimited(_)

@@ -105,6 +105,7 @@ impl<A: Actor, M: Method<A>> Remind<A> for Of<M> {
         Box::pin(async move {
             match actor.call(message).with_message_id(id).await {
                 Ok(_) => Ok(()),
+                Err(error) if error.is_taken_already() => Ok(()),
                 Err(error) => Err(DeliveryError::of(&error)),
             }
         })

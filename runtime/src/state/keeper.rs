@@ -160,7 +160,7 @@ impl Keeper {
             }
             // They end the activation by being dropped.
             Err(error @ (StoreError::Conflict(_) | StoreError::Lost { .. })) => {
-                unsettled.loss = Loss::Outrun;
+                unsettled.loss = if is_own_message(&error, &commit) { Loss::Taken } else { Loss::Outrun };
                 Err(error.into())
             }
             Err(error @ StoreError::Unknown { .. }) => Err(error.into()),
@@ -216,8 +216,17 @@ impl Keeper {
 pub(crate) enum Loss {
     /// The store refused a commit, since somebody else was first: nothing of it was written.
     Outrun,
+    /// The same, as the message that the turn runs for has taken effect before.
+    Taken,
     /// It is not known whether a commit is in.
     Unknown,
+}
+
+/// Whether a commit was refused since its first message, which is the one that its turn runs for if there is any, has
+/// taken effect before.
+fn is_own_message(error: &StoreError, commit: &Commit) -> bool {
+    let StoreError::Conflict(conflict) = error else { return false };
+    matches!(&**conflict, Conflict::Inbox { message, .. } if commit.inbox.first() == Some(message))
 }
 
 /// A commit under way. Dropped before its answer is known, it ends the activation.

@@ -203,6 +203,7 @@ impl<A: Actor, T: Send + 'static, P: Shape<A, T>> Implicit<A, T, P> {
         };
         let Err(error) = call.await else { return Ok(()) };
         match error {
+            error if error.is_taken_already() => Ok(()),
             CallError::Actor(error) => Err(TurnFailed::Tried(DeadCause::returned::<A, P::Message>(&error))),
             CallError::Overloaded(_)
             | CallError::Dropped(_)

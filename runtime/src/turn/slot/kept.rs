@@ -20,6 +20,7 @@ impl<A: Actor> Slot<A> {
         let loss = self.mailbox.lock().extra.as_ref().and_then(|extra| extra.loss)?;
         let is_written = match loss {
             Loss::Outrun => Some(false),
+            Loss::Taken => Some(true),
             Loss::Unknown => None,
         };
         Some(CallError::Superseded(Box::new(Superseded { actor: self.actor_id(), method, is_written })))

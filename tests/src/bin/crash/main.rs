@@ -10,7 +10,7 @@ mod check;
 mod place;
 mod worker;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -61,8 +61,14 @@ impl Options {
     }
 }
 
-/// What a worker said was acknowledged: the greatest number for each actor and kind of work.
-pub(crate) type Acknowledged = HashMap<(String, u64), u64>;
+/// What workers said was acknowledged.
+#[derive(Default)]
+pub(crate) struct Acknowledged {
+    /// The greatest number for each kind of work and actor.
+    pub(crate) latest: HashMap<(String, u64), u64>,
+    /// The actors and numbers of what was published, as a number may be left out.
+    pub(crate) published: BTreeSet<(u64, u64)>,
+}
 
 #[tokio::main]
 async fn main() -> Result<()> {
@@ -73,7 +79,7 @@ async fn main() -> Result<()> {
     let place = place::find(&options.store).await?;
     let options = Options { store: place.address().to_owned(), ..options };
     let mut chance = fastrand::Rng::with_seed(options.seed);
-    let mut acknowledged = Acknowledged::new();
+    let mut acknowledged = Acknowledged::default();
     let begun = Instant::now();
     for kill in 1..=options.kills {
         let life = Duration::from_millis(chance.u64(LIFE_MS));
@@ -104,7 +110,7 @@ async fn main() -> Result<()> {
 }
 
 fn total(acknowledged: &Acknowledged) -> u64 {
-    acknowledged.values().sum()
+    acknowledged.latest.values().sum()
 }
 
 #[expect(clippy::print_stdout, reason = "its report")]
@@ -131,7 +137,10 @@ fn live_and_die(options: &Options, seed: u64, life: Duration, acknowledged: &mut
         reader.join().map_err(|_| quark::Error::msg("the reader of the worker's output panicked"))??;
     started.map_err(|_| quark::Error::msg("a worker did not start; its errors are above"))?;
     for (what, number) in said {
-        let known = acknowledged.entry(what).or_default();
+        if what.0 == "publish" {
+            acknowledged.published.insert((what.1, number));
+        }
+        let known = acknowledged.latest.entry(what).or_default();
         *known = number.max(*known);
     }
     Ok(())
