@@ -72,6 +72,9 @@ pub struct State<T> {
     bound: Option<Box<Bound>>,
 }
 
+/// A state's part of a transaction: by whom it is written, what, and what of it may be waiting to be written.
+pub(crate) type ToWrite<'a> = (&'a Arc<Keeper>, SlotWrite, Option<Arc<Behind>>);
+
 /// Where a state is stored.
 pub(super) struct Bound {
     pub(super) keeper: Arc<Keeper>,
@@ -159,7 +162,7 @@ impl<T: Stored> State<T> {
     }
 
     /// The write for a transaction.
-    pub(crate) fn to_write(&self) -> Result<(&Arc<Keeper>, SlotWrite, Option<Arc<Behind>>), StateError> {
+    pub(crate) fn to_write(&self) -> Result<ToWrite<'_>, StateError> {
         let value = self.encoded()?;
         let bound = self.bound()?;
         Ok((&bound.keeper, bound.slot_write(Some(value)), bound.behind.clone()))

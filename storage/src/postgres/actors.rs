@@ -49,7 +49,7 @@ impl Actors {
             // Numbered from 1; 0 for the actor itself.
             let place = usize::try_from(row.get::<i64, _>(1)).unwrap_or(0).wrapping_sub(1);
             match row.get::<i32, _>(0) {
-                0 => loaded.last = Some(etag(&row, 2)),
+                0 => loaded.last = Some(etag(row, 2)),
                 1 => loaded.slots[place] = Some(SlotRecord { etag: etag(row, 2), value: value(row, 4) }),
                 _ => loaded.journals[place] = journal_head(row),
             }
