@@ -133,7 +133,7 @@ pub trait Method<A: Actor>: Send + 'static {
     type Mode: TurnMode<A>;
     /// What it answers.
     type Ok: Send + 'static;
-    /// Its own error; [`Infallible`](std::convert::Infallible) if it returns no `Result`.
+    /// Its own error; [`Infallible`] if it returns no `Result`.
     type Error: Send + 'static;
     /// Which entry of [`Methods::METHODS`] it is.
     const INDEX: usize;

@@ -15,7 +15,7 @@
 //! - **By the time of day.** A clock that is set forward makes what it skips late; one that is set back ticks nothing
 //!   twice.
 //!
-//! One service for each store ([`service`]) owns a part of the hash ring ([`RingOwnership`]), looks at the store each
+//! One service for each store (`service`) owns a part of the hash ring ([`RingOwnership`]), looks at the store each
 //! [`LOOK_EVERY`], and reads [`HORIZON`] ahead, so that a tick does not wait for the store. What another silo sets or
 //! forgets takes effect at the next look; a tick that has been read ahead may come meanwhile.
 //!
