@@ -168,6 +168,7 @@ mod tests {
             ("postgres://quark:s3cret@host/db?sslmode=s3cret", "sslmode"),
             ("postgres://quark:s3cret@host/db?pool=0", "pool"),
             ("postgres://quark:s3cret@host/db?s=s3cret", "unknown setting"),
+            ("postgres://host/db?password=p&s3cret", "password"),
             ("s3cret@postgres://host/db", "sqlite://"),
         ] {
             let error = wrong(text).to_string();

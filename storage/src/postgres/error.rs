@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use quark_runtime::store::StoreError;
 use sqlx::migrate::MigrateError;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 /// When an error came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,10 +36,13 @@ impl Errors {
             other => return StoreError::Unexpected { store, cause: other.to_string().into() },
         };
         let cause: Box<str> = database.message().into();
+        let severity = database.try_downcast_ref::<PgDatabaseError>().map(PgDatabaseError::severity);
+        let is_end = matches!(severity, Some(PgSeverity::Panic | PgSeverity::Fatal));
         match database.code().as_deref().unwrap_or("") {
             // read_only_sql_transaction
             "25006" => StoreError::ReadOnly { store, cause },
-            // disk_full, out_of_memory
+            // disk_full, out_of_memory. If the server ends over it, what was sent may be in all the same.
+            "53100" | "53200" if is_end => self.lost(stage, &cause),
             "53100" | "53200" => StoreError::Full { store, cause },
             // invalid_authorization_specification, invalid_password, invalid_catalog_name, insufficient_privilege
             "28000" | "28P01" | "3D000" | "42501" => StoreError::Denied { store, cause },

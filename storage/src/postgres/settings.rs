@@ -93,6 +93,10 @@ impl PostgresSettings {
                 | "application_name" => {
                     passed_on.push(format!("{name}={value}"));
                 }
+                // It may be the rest of a password with an `&` in it, which nobody is to read in a log.
+                _ if passed_on.iter().any(|setting| setting.starts_with("password=")) => {
+                    return Err(malformed("password", "text with percent signs for special characters"));
+                }
                 _ => {
                     let known = "sslmode, sslrootcert, sslcert, sslkey, schema, pool, timeout_ms, user, password, \
                                  application_name";

@@ -142,8 +142,14 @@ impl Batches {
                     return Err(cause);
                 }
                 Ok(Batch::Again) => {
-                    let end = sqlx::raw_sql("ROLLBACK").execute(&mut *connection).await;
-                    end.map_err(|error| self.errors.store_error(error, Stage::Before))?;
+                    let end = sqlx::raw_sql("ROLLBACK").execute(&mut *connection);
+                    let cause = match tokio::time::timeout(ROLLBACK_MAX, end).await {
+                        Ok(Ok(_)) => continue,
+                        Ok(Err(error)) => self.errors.store_error(error, Stage::Before),
+                        Err(_) => self.errors.unavailable("no answer in time"),
+                    };
+                    discard(connection);
+                    return Err(cause);
                 }
                 Err(error) => {
                     undo(connection).await;

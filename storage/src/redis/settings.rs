@@ -231,7 +231,8 @@ impl RedisSettings {
             "sentinel_password" => self.sentinel_login.password = Some(value),
             _ => {
                 // What is no word may be a part of a password that nobody encoded.
-                let word = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+                let word = self.sentinel_login.password.is_none()
+                    && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
                 let known = "prefix, ca, timeout_ms, sentinel_user, sentinel_password";
                 return Err(StoreUrlError::UnknownSetting {
                     name: if word { name } else { "***" }.into(),
@@ -345,6 +346,12 @@ mod tests {
             assert!(error.contains(part), "{text}: {error}");
             assert!(!error.contains("s3cret"), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn the_rest_of_a_password_with_an_ampersand_in_it_is_not_shown() {
+        let error = parse("redis+sentinel://h/m?sentinel_password=half&hidden").unwrap_err().to_string();
+        assert!(error.contains("unknown setting") && !error.contains("hidden"), "{error}");
     }
 
     #[test]
