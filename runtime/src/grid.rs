@@ -124,7 +124,8 @@ impl Grid {
     ///
     /// # Errors
     /// [`PublishError`], when the stream has no reader or carries another type, or a subscriber refuses the item;
-    /// then the first refusal, once the others were served.
+    /// then the first refusal, once the others were served. A full subscriber whose turn waits for this publication is
+    /// not waited for: that is a [`Deadlock`](PublishError::Deadlock).
     pub async fn publish<T: Clone + Send + 'static>(
         &self,
         stream: &StreamId,

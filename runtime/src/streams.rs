@@ -19,6 +19,9 @@
 //! - **A slow subscriber slows nobody unless told to.** Where it has a buffer ([`Flow`]), a publisher waits for it only if
 //!   its flow is `wait`, and only when everybody else has the item. Without any flow it is told to: items wait in the
 //!   actor's mailbox, and a full one makes the publisher wait.
+//! - **A publisher never waits for itself.** Where its own call chain holds the subscriber, the chain's turns empty the
+//!   subscriber's buffer if the actor is shared or lent; else the publication ends in
+//!   [`Deadlock`](PublishError::Deadlock) at once.
 //! - **Bounded.** What waits is bounded by the mailbox or the buffer, and by the publishers that wait, with one item or
 //!   one batch each.
 //!
@@ -71,7 +74,7 @@ pub(crate) use self::registry::{Registration, Streams};
 pub use self::report::{BufferFill, Drops, GroupReport, SubscriptionReport};
 pub use self::topic::{Source, Topic, Topics};
 use crate::dead_letters::DeadCause;
-use crate::error::Failure;
+use crate::error::{CallError, Failure};
 use crate::store::MessageId;
 
 /// An item that still waits for room at its subscriber.
@@ -116,6 +119,9 @@ impl Delivery {
         }
         match self.refused {
             None => Ok(self.subscribers),
+            Some((reader, CallError::Deadlock(chain))) => {
+                Err(PublishError::Deadlock { stream: stream.clone(), reader, chain })
+            }
             Some((reader, cause)) => {
                 Err(PublishError::NotDelivered { stream: stream.clone(), reader, cause: Box::new(cause) })
             }

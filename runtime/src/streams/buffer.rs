@@ -7,7 +7,9 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
+use super::Waiting;
 use super::flow::{Bounds, Flow, Sampler, WhenFull};
+use crate::error::Failure;
 
 /// What a subscription has seen, over all its subscribers.
 #[derive(Debug, Default)]
@@ -57,7 +59,9 @@ struct Inner<T> {
     /// That many did, since the last time it was looked at.
     reached: bool,
     /// Somebody is on the way to take items out, so a new one needs to call nobody.
-    attended: bool,
+    coming: bool,
+    /// The turn that takes items out now. There is one at a time, so that items keep their order.
+    served_by: Option<usize>,
     /// Nobody will take items out any more.
     closed: bool,
     /// An item came since the last look.
@@ -103,7 +107,8 @@ impl<T> Buffer<T> {
             sampler: Sampler::default(),
             capacity,
             reached: false,
-            attended: false,
+            coming: false,
+            served_by: None,
             closed: false,
             used: false,
         };
@@ -146,7 +151,8 @@ impl<T> Buffer<T> {
             }
         }
         inner.items.push_back(item);
-        let attend = !std::mem::replace(&mut inner.attended, true);
+        let attend = !inner.coming && inner.served_by.is_none();
+        inner.coming |= attend;
         match oldest {
             None => Offered::Taken { attend },
             Some(oldest) => Offered::Replaced { oldest, attend },
@@ -253,17 +259,46 @@ impl<T> Buffer<T> {
         gone
     }
 
-    /// Whoever took items out goes, unless there are more. True if there are: it stays in charge.
+    /// Whoever took items out goes, unless there are more. True if there are: it stays.
     pub(crate) fn stays(&self) -> bool {
         let mut inner = self.inner.lock();
-        inner.attended = !inner.items.is_empty();
-        inner.attended
+        inner.coming = !inner.items.is_empty();
+        inner.coming
     }
 
-    /// Takes everything out; whoever was in charge no longer is.
+    /// A turn begins to take items out; `came` if it was on the way. False if another one does: then this one goes, and
+    /// the other one sees to what is left.
+    pub(crate) fn begin_serving(&self, turn: usize, came: bool) -> bool {
+        let mut inner = self.inner.lock();
+        inner.coming &= !came;
+        let begins = inner.served_by.is_none();
+        if begins {
+            inner.served_by = Some(turn);
+        }
+        begins
+    }
+
+    /// It ends. True if there are more items and nobody is on the way: somebody must be called.
+    pub(crate) fn end_serving(&self) -> bool {
+        let mut inner = self.inner.lock();
+        inner.served_by = None;
+        let attend = !inner.items.is_empty() && !inner.coming;
+        inner.coming |= attend;
+        drop(inner);
+        // A publisher may have to see to the next turn itself.
+        self.tell_waiters();
+        attend
+    }
+
+    /// The turn that takes items out now.
+    pub(crate) fn served_by(&self) -> Option<usize> {
+        self.inner.lock().served_by
+    }
+
+    /// Takes everything out; whoever was on the way no longer is.
     pub(crate) fn take_all(&self) -> VecDeque<T> {
         let mut inner = self.inner.lock();
-        inner.attended = false;
+        inner.coming = false;
         let all = std::mem::take(&mut inner.items);
         drop(inner);
         self.tell_waiters();
@@ -296,7 +331,8 @@ impl<T> Buffer<T> {
     pub(crate) fn rests(&self, now: Duration) -> bool {
         let mut inner = self.inner.lock();
         let used = std::mem::take(&mut inner.used);
-        !used && inner.items.is_empty() && !inner.attended && !inner.sampler.holds(now)
+        let unattended = !inner.coming && inner.served_by.is_none();
+        !used && inner.items.is_empty() && unattended && !inner.sampler.holds(now)
     }
 
     fn tell_waiters(&self) {
@@ -305,32 +341,48 @@ impl<T> Buffer<T> {
         }
     }
 
-    /// Waits until `try_again` gets its way, which a full buffer prevents.
-    async fn wait_for_room<R>(&self, mut try_again: impl FnMut() -> Option<R>) -> R {
-        struct Waiting<'a>(&'a AtomicUsize);
-        impl Drop for Waiting<'_> {
+    /// Waits until `try_again` gets its way, which a full buffer prevents. `hurry` may give something to wait for that
+    /// makes room, or say why there will be none.
+    async fn wait_for_room<R>(
+        &self,
+        hurry: impl Fn() -> Result<Option<Waiting>, Failure>,
+        mut try_again: impl FnMut() -> Option<R>,
+    ) -> Result<R, Failure> {
+        struct Counted<'a>(&'a AtomicUsize);
+        impl Drop for Counted<'_> {
             fn drop(&mut self) {
                 self.0.fetch_sub(1, Ordering::AcqRel);
             }
         }
         self.waiters.fetch_add(1, Ordering::AcqRel);
-        let _waiting = Waiting(&self.waiters);
+        let _waiting = Counted(&self.waiters);
         loop {
             let room = self.room.notified();
             tokio::pin!(room);
             room.as_mut().enable();
             if let Some(result) = try_again() {
-                return result;
+                return Ok(result);
             }
-            room.await;
+            match hurry()? {
+                Some(hurried) => hurried.await?,
+                None => room.await,
+            }
         }
     }
 
     /// Offers an item that found no room, until it does. None once the buffer is closed; else whether whoever takes
     /// items out must be called.
-    pub(crate) async fn offer_until_taken(&self, item: T, now: impl Fn() -> Duration) -> Option<bool> {
+    ///
+    /// # Errors
+    /// What `hurry` says; the item is gone.
+    pub(crate) async fn offer_until_taken(
+        &self,
+        item: T,
+        now: impl Fn() -> Duration,
+        hurry: impl Fn() -> Result<Option<Waiting>, Failure>,
+    ) -> Result<Option<bool>, Failure> {
         let mut item = Some(item);
-        self.wait_for_room(|| match self.offer_again(item.take()?, &now) {
+        self.wait_for_room(hurry, || match self.offer_again(item.take()?, &now) {
             Offered::Taken { attend } | Offered::Replaced { attend, .. } => Some(Some(attend)),
             Offered::Full(back) => {
                 item = Some(back);
@@ -342,13 +394,17 @@ impl<T> Buffer<T> {
     }
 
     /// Offers several items, the first of which found no room, until some of them are taken.
+    ///
+    /// # Errors
+    /// What `hurry` says; the items are still there.
     pub(crate) async fn offer_more(
         &self,
         items: &mut VecDeque<T>,
         now: impl Fn() -> Duration,
-    ) -> OfferedAll<T> {
+        hurry: impl Fn() -> Result<Option<Waiting>, Failure>,
+    ) -> Result<OfferedAll<T>, Failure> {
         let left = items.len();
-        self.wait_for_room(|| {
+        self.wait_for_room(hurry, || {
             let offered = self.offer_all(items, false, &now);
             (offered.closed || items.len() < left).then_some(offered)
         })

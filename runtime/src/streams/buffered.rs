@@ -1,7 +1,8 @@
 //! Subscriptions with a buffer for each actor.
 //!
 //! However many items wait in a buffer, at most one message of it, a [`Delivery`], is in the actor's mailbox; its turn
-//! empties the buffer.
+//! empties the buffer. A publisher whose own chain holds the actor calls such a turn itself when the buffer is full, and
+//! hears of a deadlock where the actor cannot take it.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Weak};
@@ -13,9 +14,9 @@ use quark_base::{ActorId, Key};
 
 use super::Waiting;
 use super::buffer::{Buffer, Counters, Offered, OfferedAll, count};
-use super::delivery::Delivery;
+use super::delivery::{Called, Delivery};
 use super::flow::Flow;
-use super::implicit::wait_for_room;
+use super::implicit::{wait_for_room, waits_for_itself};
 use super::report::BufferFill;
 use super::throttle::{Pace, Throttle};
 use crate::actor::{Actor, Method};
@@ -24,8 +25,8 @@ use crate::dead_letters::{Past, Watched};
 use crate::error::Failure;
 use crate::guards::Admission;
 use crate::host::Hosted;
-use crate::turn::block::unwatched;
-use crate::turn::{AnySlot, Blocked, Phase, Slot};
+use crate::turn::block::{self, unwatched};
+use crate::turn::{AnySlot, Blocked, Phase, Slot, TaskRef};
 
 /// How items become messages.
 pub(crate) trait Shape<A: Actor, T>: Send + Sync + 'static {
@@ -301,10 +302,11 @@ impl<A: Actor, T: Send + 'static, P: Shape<A, T>> ActorBuffer<A, T, P> {
         };
         let own = self.clone();
         Some(Box::pin(async move {
-            match own.buffer.offer_until_taken(item, || own.now()).await {
-                Some(true) => own.attend(),
-                Some(false) => {}
-                None => count(&own.counters.lost, 1),
+            match own.buffer.offer_until_taken(item, || own.now(), || own.call_back()).await {
+                Ok(Some(true)) => own.attend(),
+                Ok(Some(false)) => {}
+                Ok(None) => count(&own.counters.lost, 1),
+                Err(failure) => return own.refuse(1, failure),
             }
             Ok(())
         }))
@@ -330,7 +332,11 @@ impl<A: Actor, T: Send + 'static, P: Shape<A, T>> ActorBuffer<A, T, P> {
         }
         Ok(Some(Box::pin(async move {
             while !items.is_empty() {
-                let offered = own.buffer.offer_more(&mut items, || own.now()).await;
+                let offered = match own.buffer.offer_more(&mut items, || own.now(), || own.call_back()).await
+                {
+                    Ok(offered) => offered,
+                    Err(failure) => return own.refuse(items.len(), failure),
+                };
                 if own.note(offered, items.len()) {
                     break;
                 }
@@ -348,25 +354,62 @@ impl<A: Actor, T: Send + 'static, P: Shape<A, T>> ActorBuffer<A, T, P> {
         closed
     }
 
+    fn refuse(&self, items: usize, failure: Failure) -> Result<(), Failure> {
+        count(&self.counters.refused, items);
+        Err(failure)
+    }
+
+    /// The actor's place, while there is one.
+    fn slot(&self) -> Option<Arc<Slot<A>>> {
+        match &self.only {
+            None => Some(self.host.upgrade()?.slot(self.key.as_str())),
+            Some(slot) => slot.upgrade(),
+        }
+    }
+
     /// Sends the message whose turn empties the buffer.
     fn attend(self: &Arc<Self>) {
-        let Some(host) = self.host.upgrade() else {
-            return count(&self.counters.lost, self.buffer.take_all().len());
-        };
-        let slot = match &self.only {
-            None => host.slot(self.key.as_str()),
-            Some(slot) => match slot.upgrade() {
-                Some(slot) => slot,
-                None => return self.close(),
-            },
+        let Some(slot) = self.slot() else {
+            return match self.only {
+                None => count(&self.counters.lost, self.buffer.take_all().len()),
+                Some(_) => self.close(),
+            };
         };
         slot.touch();
         slot.report_demand();
         self.send(&slot);
     }
 
+    /// Where the publisher's own chain holds the actor, which therefore does not come to its mailbox: a call of that
+    /// chain that empties the buffer, on a loan or beside the chain's shared turn. None where the actor comes by itself.
+    ///
+    /// # Errors
+    /// `Deadlock`, where the chain lets nothing run on the actor, or is just handling an item out of this buffer: its
+    /// items are handled one after another.
+    fn call_back(self: &Arc<Self>) -> Result<Option<Waiting>, Failure> {
+        let Some(slot) = self.slot() else { return Ok(None) };
+        let (actor, server) = (slot.actor_id(), self.buffer.served_by());
+        let (mut holds, mut serves) = (false, false);
+        TaskRef::walk_current(&mut |ancestor, here| {
+            holds |= here.id() == actor;
+            serves |= Some(ancestor.turn) == server;
+            !serves
+        });
+        if serves {
+            return Err(waits_for_itself(&slot));
+        }
+        // Whoever takes items out now makes room, or tells when it has ended.
+        if !holds || server.is_some() {
+            return Ok(None);
+        }
+        let delivery = Delivery { buffer: self.clone(), slot: slot.clone(), came: false };
+        let (turn, ticket) = block::queued(&slot, delivery, Request::default());
+        slot.submit(turn).map_err(|blocked| blocked.into_failure(&slot))?;
+        Ok(Some(Box::pin(Called(ticket))))
+    }
+
     pub(super) fn send(self: &Arc<Self>, slot: &Arc<Slot<A>>) {
-        let delivery = Delivery { buffer: self.clone(), slot: slot.clone() };
+        let delivery = Delivery { buffer: self.clone(), slot: slot.clone(), came: true };
         match slot.submit(unwatched(slot, delivery, Request::default())) {
             Ok(()) => {}
             Err(Blocked::Failed(failure)) => self.lose(slot, &failure),
@@ -381,11 +424,11 @@ impl<A: Actor, T: Send + 'static, P: Shape<A, T>> ActorBuffer<A, T, P> {
         }
     }
 
-    /// Whoever emptied the buffer goes; if there is more, another turn will.
+    /// The turn that emptied the buffer goes; if there is more, another one comes.
     pub(super) fn go_on(self: &Arc<Self>, slot: &Arc<Slot<A>>, rest: VecDeque<T>) {
         let gone = self.buffer.put_back(rest);
         count(&self.counters.dropped_oldest, gone.len());
-        if !self.buffer.stays() {
+        if !self.buffer.end_serving() {
             return;
         }
         // The slot may have been let go of, and another one be there for the key.

@@ -9,9 +9,9 @@ use std::convert::Infallible;
 use std::future::{Future, poll_fn};
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::buffer::count;
@@ -21,7 +21,7 @@ use crate::context::Cx;
 use crate::dead_letters::{Past, Watched};
 use crate::error::{CallError, Failure, Panicked, StopCause, Stopped};
 use crate::turn::block::panic_text;
-use crate::turn::{AnySlot, Slot, TurnMode};
+use crate::turn::{AnySlot, Slot, Ticket, TurnMode};
 
 /// Items, or batches of them, that one turn handles before the actor's other messages get theirs: as many as an executor
 /// takes out of one mailbox.
@@ -34,6 +34,29 @@ const RETRY: Duration = Duration::from_millis(10);
 pub(super) struct Delivery<A: Actor, T, P> {
     pub(super) buffer: Arc<ActorBuffer<A, T, P>>,
     pub(super) slot: Arc<Slot<A>>,
+    /// It came through the mailbox, on behalf of all items. Else a publisher called it, that waits for room.
+    pub(super) came: bool,
+}
+
+/// A delivery that a publisher waits for. Dropping it takes it back if it has not begun.
+pub(super) struct Called(pub(super) Ticket<(), Infallible>);
+
+impl Future for Called {
+    type Output = Result<(), Failure>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Result<(), Failure>> {
+        self.0.poll(cx.waker()).map(|ended| match ended {
+            // That was one of the items, not the publisher's.
+            Err(CallError::Panicked(_) | CallError::Superseded(_)) => Ok(()),
+            ended => ended,
+        })
+    }
+}
+
+impl Drop for Called {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
 }
 
 /// A turn at work. However it ends, what it took and did not handle goes back, and the next one follows.
@@ -56,9 +79,13 @@ impl<A: Actor, T: Send + 'static, P: Shape<A, T>> Drop for Serving<A, T, P> {
 }
 
 impl<A: Actor, T: Send + 'static, P: Shape<A, T>> Serving<A, T, P> {
-    fn begin(of: Delivery<A, T, P>) -> Self {
+    /// None while another turn is at work.
+    fn begin(of: Delivery<A, T, P>, turn: usize) -> Option<Self> {
+        if !of.buffer.buffer.begin_serving(turn, of.came) {
+            return None;
+        }
         let since = of.buffer.buffer.adapts().then(|| of.buffer.now());
-        Self { of, items: VecDeque::new(), handled: 0, since }
+        Some(Self { of, items: VecDeque::new(), handled: 0, since })
     }
 
     fn next(&mut self, at_once: usize) -> Option<P::Message> {
@@ -88,7 +115,7 @@ impl<A: Actor, T: Send + 'static, P: Shape<A, T>> Method<A> for Delivery<A, T, P
         mut actor: <Self::Mode as TurnMode<A>>::Borrow<'a>,
         cx: &'a Cx,
     ) -> Result<(), Infallible> {
-        let mut serving = Serving::begin(self);
+        let Some(mut serving) = Serving::begin(self, cx.turn()) else { return Ok(()) };
         for ran in 0..PER_TURN {
             // The first shows whether the method waits; then what has not come yet would be fresher.
             let at_once = if ran == 0 { 1 } else { PER_TURN };
@@ -104,7 +131,11 @@ impl<A: Actor, T: Send + 'static, P: Shape<A, T>> Method<A> for Delivery<A, T, P
     }
 
     fn lost(self, failure: &Failure) {
-        let Self { buffer, slot } = self;
+        let Self { buffer, slot, came } = self;
+        // Its caller hears of it.
+        if !came {
+            return;
+        }
         if !matches!(failure, CallError::Dropped(_)) {
             return buffer.lose(&slot, failure);
         }

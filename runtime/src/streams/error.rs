@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use quark_base::{Fault, Outcome, ParseStreamIdError, Retry, StreamId};
 
-use crate::error::Failure;
+use crate::error::{CallChain, Failure};
 use crate::state::EncodeError;
 use crate::store::StoreError;
 
@@ -173,6 +173,20 @@ pub enum PublishError {
         #[source]
         cause: Box<StoreError>,
     },
+    /// A subscriber has no room for the item, and will have none: it is in a turn that waits for this very publication.
+    /// The item was offered to all others, too, and what was published before stays.
+    #[error(
+        "stream {stream}: {reader} has no room, and makes none while it waits for its own publication: {chain}; publish \
+         in a task of its own, lend the actor meanwhile (`cx.lend`) with a buffer for its items, or let its flow drop some"
+    )]
+    Deadlock {
+        /// The stream.
+        stream: StreamId,
+        /// The subscriber.
+        reader: Reader,
+        /// The turns that wait for the publication, outermost first, and the subscriber.
+        chain: Box<CallChain>,
+    },
     /// A subscriber did not take the item, and is the first that did not. It was offered to all others, too.
     #[error("{reader} did not take an item of stream {stream}: {cause}")]
     NotDelivered {
@@ -197,6 +211,8 @@ impl Fault for PublishError {
                 Outcome::Rejected
             }
             Self::Store { cause, .. } => cause.outcome(),
+            // Another subscriber may have it already.
+            Self::Deadlock { .. } => Outcome::Unknown,
             Self::NotDelivered { cause, .. } => match cause.outcome() {
                 // Another subscriber may have it already.
                 Outcome::Rejected => Outcome::Unknown,
@@ -207,9 +223,11 @@ impl Fault for PublishError {
 
     fn retry(&self) -> Retry {
         match self {
-            Self::NobodyReads { .. } | Self::WrongItem { .. } | Self::BadKey(_) | Self::Encode { .. } => {
-                Retry::Pointless
-            }
+            Self::NobodyReads { .. }
+            | Self::WrongItem { .. }
+            | Self::BadKey(_)
+            | Self::Encode { .. }
+            | Self::Deadlock { .. } => Retry::Pointless,
             Self::Store { cause, .. } => cause.retry(),
             Self::NotDelivered { .. } => Retry::IfIdempotent,
         }

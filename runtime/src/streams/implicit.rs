@@ -21,6 +21,7 @@ use super::topic::Source;
 use super::{Subscriber, Waiting};
 use crate::actor::{Actor, Method};
 use crate::actor_ref::ActorRef;
+use crate::chain;
 use crate::context::Request;
 use crate::dead_letters::{self, DeadCause, Past};
 use crate::error::{CallError, Failure};
@@ -286,7 +287,7 @@ pub(super) fn deliver<A: Actor>(slot: &Arc<Slot<A>>, turn: TaskRef) -> Result<Op
     }
 }
 
-/// Waits for room in the actor's mailbox.
+/// Waits for room in the actor's mailbox. `Deadlock` where the publisher's own chain keeps the actor from it.
 pub(super) fn wait_for_room<A: Actor>(
     slot: Arc<Slot<A>>,
     turn: TaskRef,
@@ -296,6 +297,9 @@ pub(super) fn wait_for_room<A: Actor>(
         let submit = || match slot.submit(turn.take()?) {
             Ok(()) => Some(Ok(())),
             Err(Blocked::Failed(failure)) => Some(Err(failure)),
+            Err(Blocked::Full(_)) if own_chain_keeps_from_mailbox(&slot) => {
+                Some(Err(waits_for_itself(&slot)))
+            }
             Err(Blocked::Full(back)) => {
                 turn = Some(back);
                 None
@@ -303,4 +307,29 @@ pub(super) fn wait_for_room<A: Actor>(
         };
         slot.host.wait_for_space(submit).await
     })
+}
+
+/// Whether the mailbox waits for the chain of the turn that is being polled here: behind an exclusive turn of it, also
+/// one that lends itself, since that lets in calls of the chain only; or with an exclusive message first, behind a
+/// shared one.
+fn own_chain_keeps_from_mailbox<A: Actor>(slot: &Arc<Slot<A>>) -> bool {
+    let place = Arc::as_ptr(slot).addr();
+    let (mut shared, mut exclusive) = (false, false);
+    TaskRef::walk_current(&mut |ancestor, _| {
+        let here = ancestor.slot == place;
+        exclusive |= here && ancestor.exclusive;
+        shared |= here;
+        !exclusive
+    });
+    exclusive || (shared && slot.mailbox().first_is_exclusive() == Some(true))
+}
+
+/// What a publisher hears that waits for its own chain to make room.
+pub(super) fn waits_for_itself<A: Actor>(slot: &Slot<A>) -> Failure {
+    let mut names = Vec::new();
+    TaskRef::walk_current(&mut |_, slot| {
+        names.push(slot.id());
+        true
+    });
+    CallError::Deadlock(chain::describe(names, slot.actor_id()))
 }

@@ -239,7 +239,8 @@ impl<T: Send + 'static> ReaderQueue<T> {
             Offered::Full(item) => {
                 let own = self.clone();
                 return Some(Box::pin(async move {
-                    match own.buffer.offer_until_taken(item, || own.clock.now()).await {
+                    // Whoever reads it is no turn that could be waiting for this one.
+                    match own.buffer.offer_until_taken(item, || own.clock.now(), || Ok(None)).await? {
                         Some(attend) => own.attend(attend),
                         None => count(&own.counters.lost, 1),
                     }
@@ -316,7 +317,7 @@ impl<T: Send + 'static> Subscriber<T> for Feed<T> {
         let own = self.0.clone();
         Ok(Some(Box::pin(async move {
             while !items.is_empty() {
-                let offered = own.buffer.offer_more(&mut items, || own.clock.now()).await;
+                let offered = own.buffer.offer_more(&mut items, || own.clock.now(), || Ok(None)).await?;
                 let closed = own.counters.note(&offered, items.len());
                 own.attend(offered.attend);
                 if closed {

@@ -76,7 +76,8 @@ pub struct Drops {
     pub sampled_out: u64,
     /// They came above the subscription's rate, or above that of the actor's type.
     pub above_rate: u64,
-    /// The actor's type refused them: circuit breaker, mailbox policy, silo draining.
+    /// The actor's type refused them (circuit breaker, mailbox policy, silo draining), or their publisher would have
+    /// waited for itself.
     pub refused: u64,
     /// They waited for an actor that could not be activated, a silo that stopped, or a subscription that ended.
     pub lost: u64,

@@ -89,7 +89,7 @@ impl Mailbox {
     }
 
     /// Whether the first message wants to run alone.
-    pub(super) fn first_is_exclusive(&self) -> Option<bool> {
+    pub(crate) fn first_is_exclusive(&self) -> Option<bool> {
         self.messages.first().map(TaskRef::is_exclusive)
     }
 

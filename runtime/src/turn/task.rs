@@ -511,16 +511,24 @@ impl TaskRef {
         (start..end).contains(&address)
     }
 
+    /// Visits the turn that is being polled on this thread and those who wait for it, innermost first; while a hook is,
+    /// that.
+    pub(crate) fn walk_current(visit: Visit<'_>) {
+        let current = with_local(|local| local.current.get());
+        if current.is_null() {
+            return walk_links(with_local(Local::hook).as_ref(), visit);
+        }
+        // SAFETY: the current turn is being polled on this thread.
+        unsafe { walk_stack(current, visit) };
+    }
+
     /// Whether the turn that is being polled on this thread, or one that waits for it, runs on `actor`.
     pub(crate) fn chain_passes(actor: &ActorId) -> bool {
-        let current = with_local(|local| local.current.get());
         let mut passes = false;
-        let mut visit = |_: Ancestor, slot: &dyn AnySlot| {
+        Self::walk_current(&mut |_, slot| {
             passes = slot.id() == *actor;
             !passes
-        };
-        // SAFETY: the current turn is null, or being polled on this thread.
-        unsafe { walk_stack(current, &mut visit) };
+        });
         passes
     }
 
