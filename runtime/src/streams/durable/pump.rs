@@ -78,11 +78,13 @@ impl GroupState {
 
     pub(crate) fn report(&self) -> GroupReport {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        // Before what is in flight; see `acknowledge`.
+        let acknowledged = self.acknowledged.load(Ordering::Acquire);
         GroupReport {
             namespace: self.group.namespace.clone(),
             name: self.group.name.clone(),
             in_flight: read(&self.in_flight),
-            acknowledged: read(&self.acknowledged),
+            acknowledged,
             failed_attempts: read(&self.failed),
             redelivered: read(&self.redelivered),
             dead: read(&self.dead),
@@ -279,11 +281,13 @@ impl<T: Send + Sync + 'static> Pump<T> {
         }
         match self.log.store.acknowledge(&self.state.group, &self.done).await {
             Ok(()) => {
-                self.state.acknowledged.fetch_add(self.done.len() as u64, Ordering::Relaxed);
+                let count = self.done.len() as u64;
                 for position in self.done.drain(..) {
                     self.in_flight.remove(&position);
                 }
                 self.note_in_flight();
+                // Behind it: what a report counts as acknowledged, it does not count as in flight.
+                self.state.acknowledged.fetch_add(count, Ordering::Release);
             }
             Err(error) => {
                 tracing::warn!(group = %self.state.group.name, %error, "items could not be acknowledged");
