@@ -27,6 +27,8 @@ const ORDERS: Topic<Order> = Topic::new("stores/orders");
 const CLERK: &str = "stores.clerk.take";
 const AUDITOR: &str = "stores.auditor.audit";
 
+type Held = (u64, Arc<Gate>, Arc<Gate>);
+
 /// What the actors of all silos of a test have seen.
 #[derive(Default)]
 struct Book {
@@ -35,7 +37,7 @@ struct Book {
     /// The ids of an order's deliveries.
     ids: Mutex<HashMap<u64, Vec<String>>>,
     /// An order that is held in its turn, the gate that it opens then, and the one that it waits for.
-    held: Mutex<Option<(u64, Arc<Gate>, Arc<Gate>)>>,
+    held: Mutex<Option<Held>>,
 }
 
 impl Book {
