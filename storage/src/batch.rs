@@ -39,6 +39,7 @@ struct Places {
 }
 
 /// What the database has.
+#[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Answers {
     pub(crate) actors: Vec<Option<Last>>,
     pub(crate) slots: Vec<Option<ETag>>,
@@ -165,11 +166,12 @@ impl<'a> Questions<'a> {
         }
     }
 
-    /// Decides the same commits in their order, each after those before it.
+    /// Decides the same commits in their order, each after those before it. The answers become those that hold once
+    /// what comes out is written.
     pub(crate) fn decide(
         &self,
         commits: impl IntoIterator<Item = &'a Commit>,
-        mut answers: Answers,
+        answers: &mut Answers,
         store: &Arc<str>,
     ) -> (Vec<Result<(), StoreError>>, Writes<'a>) {
         let is_new: Vec<bool> = answers.actors.iter().map(Option::is_none).collect();
@@ -187,7 +189,7 @@ impl<'a> Questions<'a> {
                     Entry::Again => return Ok(()),
                     Entry::GoOn => answers.check(commit, places)?,
                 }
-                touched.write(commit, places, &mut answers);
+                touched.write(commit, places, answers);
                 Ok(())
             })
             .collect();

@@ -5,7 +5,8 @@
 //!
 //! - [`Stores`], [`open`]: from an address ([`StoreUrl`]) to a store
 //! - [`memory()`]: in this process, the reference of the others
-//! - `sqlite`, `postgres`: in a file, in a PostgreSQL. `batch` decides for both which commits of a batch go through
+//! - `sqlite`, `postgres`: in a file, in a PostgreSQL. `batch` decides for both which commits of a batch go
+//!   through, `known` remembers what need not be asked for it
 //! - `redis`: in a Redis, a cluster of them, or one that sentinels watch
 //! - [`conformance`]: what every store must do, as tests that run against any implementation
 
@@ -15,6 +16,8 @@ pub mod conformance;
 mod fence;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod health;
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
+mod known;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -12,6 +12,7 @@ use quark_runtime::store::{
 
 use super::{Answers, Questions, Writes};
 use crate::fence::Last;
+use crate::known::Known;
 
 const SLOTS: [&str; 2] = ["x", "y"];
 const JOURNALS: [&str; 2] = ["j", "k"];
@@ -157,6 +158,17 @@ fn compare(tables: &Tables, oracle: &Store) {
     assert_eq!(pending, tables.outbox);
 }
 
+/// Who writes a batch.
+#[derive(Clone, Copy, Debug)]
+enum Writer {
+    /// One that asks the tables for everything.
+    Other,
+    /// One that remembers, and whose transaction ends well.
+    Own,
+    /// The same, and it is rolled back.
+    OwnInVain,
+}
+
 proptest! {
     #[test]
     fn a_batch_does_what_its_commits_do_one_by_one(
@@ -165,11 +177,58 @@ proptest! {
         let (mut tables, oracle) = (Tables::default(), crate::memory());
         for batch in batches {
             let questions = Questions::of(&batch);
-            let (results, writes) = questions.decide(&batch, tables.answer(&questions), &"memory://".into());
+            let mut answers = tables.answer(&questions);
+            let (results, writes) = questions.decide(&batch, &mut answers, &"memory://".into());
             tables.apply(&writes);
             let expected: Vec<_> = batch.iter().map(|commit| now(oracle.actors.commit(commit))).collect();
             prop_assert_eq!(results, expected);
             compare(&tables, &oracle);
+        }
+    }
+
+    /// With the actors asked for each time, as under row locks, and asked only after somebody else has written.
+    #[test]
+    fn what_is_remembered_is_what_the_tables_would_answer(
+        batches in prop::collection::vec(
+            (prop::collection::vec(commit(), 1..12), prop::sample::select(vec![Writer::Other, Writer::Own, Writer::OwnInVain])),
+            1..12,
+        ),
+        actors_are_asked in any::<bool>(),
+    ) {
+        let (mut tables, mut known) = (Tables::default(), Known::nothing());
+        for (batch, writer) in batches {
+            let questions = Questions::of(&batch);
+            let complete = tables.answer(&questions);
+            let mut answers = tables.answer(&questions);
+            if !matches!(writer, Writer::Other) {
+                answers = Answers::none(&questions);
+                answers.inbox.clone_from(&complete.inbox);
+                let open = match actors_are_asked {
+                    true => (0..questions.actors.len()).collect(),
+                    false => known.answer_actors(&questions, &mut answers),
+                };
+                open.into_iter().for_each(|index| answers.actors[index] = complete.actors[index]);
+                let (slots, journals) = known.answer_names(&questions, &mut answers);
+                slots.into_iter().for_each(|index| answers.slots[index] = complete.slots[index]);
+                journals.into_iter().for_each(|index| answers.journals[index] = complete.journals[index]);
+                prop_assert_eq!(&answers, &complete);
+            }
+            let (_, writes) = questions.decide(&batch, &mut answers, &"memory://".into());
+            match writer {
+                Writer::Other if actors_are_asked => tables.apply(&writes),
+                Writer::Other => {
+                    tables.apply(&writes);
+                    known.forget();
+                }
+                Writer::Own => {
+                    tables.apply(&writes);
+                    known.learn(&questions, &answers);
+                }
+                Writer::OwnInVain => {
+                    known.learn(&questions, &answers);
+                    known.forget();
+                }
+            }
         }
     }
 }

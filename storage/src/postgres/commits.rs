@@ -26,8 +26,10 @@ pub(super) async fn run(
 ) -> Result<Batch, StoreError> {
     let questions = Questions::of(commits.iter().copied());
     let failed = |error| errors.store_error(error, Stage::Before);
-    let Some(answers) = ask(connection, &questions).await.map_err(failed)? else { return Ok(Batch::Again) };
-    let (results, writes) = questions.decide(commits.iter().copied(), answers, &errors.store);
+    let Some(mut answers) = ask(connection, &questions).await.map_err(failed)? else {
+        return Ok(Batch::Again);
+    };
+    let (results, writes) = questions.decide(commits.iter().copied(), &mut answers, &errors.store);
     match write(connection, &writes).await.map_err(failed)? {
         true => Ok(Batch::Written(results)),
         false => Ok(Batch::Again),

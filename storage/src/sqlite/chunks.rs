@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, SqlSafeStr as _, SqlStr};
 
 /// Rows that a statement is prepared for. With the largest one, the widest of our rows stays far below SQLite's 32,766
 /// values a statement.
-const SIZES: [usize; 3] = [64, 8, 1];
+const SIZES: [usize; 4] = [256, 64, 8, 1];
 
 /// A statement that is prepared for several numbers of rows.
 pub(super) struct Chunked([Arc<str>; SIZES.len()]);
@@ -42,10 +42,10 @@ mod tests {
     #[test]
     fn a_list_is_cut_into_parts_that_have_a_statement() {
         let chunked = Chunked::new("INSERT INTO t VALUES", "(?)", "");
-        let rows: Vec<usize> = (0..150).collect();
+        let rows: Vec<usize> = (0..406).collect();
         let parts: Vec<_> = chunked.parts(&rows).collect();
         let sizes: Vec<_> = parts.iter().map(|(_, part)| part.len()).collect();
-        assert_eq!(sizes, [64, 64, 8, 8, 1, 1, 1, 1, 1, 1]);
+        assert_eq!(sizes, [256, 64, 64, 8, 8, 1, 1, 1, 1, 1, 1]);
         assert_eq!(parts.iter().flat_map(|(_, part)| part.iter().copied()).collect::<Vec<_>>(), rows);
         for (statement, part) in parts {
             assert_eq!(statement.as_str().matches('?').count(), part.len());

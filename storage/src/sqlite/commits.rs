@@ -10,6 +10,7 @@ use super::columns::{bind_actor, bind_etag, bind_value};
 use super::error::{Errors, Stage};
 use crate::batch::{Answers, Questions, Writes};
 use crate::fence::Last;
+use crate::known::Known;
 use crate::sql::{int, limit, time, unsigned};
 
 /// The statements of a batch.
@@ -87,18 +88,20 @@ impl Statements {
         }
     }
 
-    /// Decides the commits and writes those that go through, within the open transaction. The answers are those that
-    /// hold once it is committed.
+    /// Decides the commits and writes those that go through, within the open transaction. The answers, and what is
+    /// learned, are those that hold once it is committed.
     pub(super) async fn run(
         &self,
         connection: &mut SqliteConnection,
         commits: &[&Commit],
+        known: &mut Known,
         errors: &Errors,
     ) -> Result<Vec<Result<(), StoreError>>, StoreError> {
         let questions = Questions::of(commits.iter().copied());
         let failed = |error| errors.store_error(error, Stage::Write);
-        let answers = self.ask(connection, &questions).await.map_err(failed)?;
-        let (results, writes) = questions.decide(commits.iter().copied(), answers, &errors.store);
+        let mut answers = self.ask(connection, &questions, known).await.map_err(failed)?;
+        let (results, writes) = questions.decide(commits.iter().copied(), &mut answers, &errors.store);
+        known.learn(&questions, &answers);
         self.write(connection, &writes).await.map_err(failed)?;
         Ok(results)
     }
@@ -107,28 +110,31 @@ impl Statements {
         &self,
         connection: &mut SqliteConnection,
         questions: &Questions<'_>,
+        known: &mut Known,
     ) -> Result<Answers, sqlx::Error> {
         let mut answers = Answers::none(questions);
-        let actors: Vec<_> = questions.actors.iter().enumerate().collect();
-        for (statement, part) in self.ask_actors.parts(&actors) {
-            let query = part.iter().fold(sqlx::query(statement), |query, (index, actor)| {
-                bind_actor(query.bind(limit(*index)), actor)
+        let open = known.answer_actors(questions, &mut answers);
+        for (statement, part) in self.ask_actors.parts(&open) {
+            let query = part.iter().fold(sqlx::query(statement), |query, index| {
+                bind_actor(query.bind(limit(*index)), questions.actors[*index])
             });
             for row in query.fetch_all(&mut *connection).await? {
                 let last = Last { epoch: Epoch(unsigned(row.get(1))), sequence: unsigned(row.get(2)) };
                 answers.actors[place(&row)] = Some(last);
             }
         }
-        for row in ask_named(connection, &self.ask_slots, &questions.slots).await? {
+        let (slots, journals) = known.answer_names(questions, &mut answers);
+        for row in ask_named(connection, &self.ask_slots, &questions.slots, &slots).await? {
             let etag = ETag { epoch: Epoch(unsigned(row.get(1))), sequence: unsigned(row.get(2)) };
             answers.slots[place(&row)] = Some(etag);
         }
-        for row in ask_named(connection, &self.ask_journals, &questions.journals).await? {
+        for row in ask_named(connection, &self.ask_journals, &questions.journals, &journals).await? {
             answers.journals[place(&row)] = unsigned(row.get(1));
         }
         let inbox: Vec<_> =
             questions.inbox.iter().map(|(actor, message)| (*actor, message.as_str())).collect();
-        for row in ask_named(connection, &self.ask_inbox, &inbox).await? {
+        let all: Vec<_> = (0..inbox.len()).collect();
+        for row in ask_named(connection, &self.ask_inbox, &inbox, &all).await? {
             answers.inbox[place(&row)] = true;
         }
         Ok(answers)
@@ -192,17 +198,18 @@ impl Statements {
     }
 }
 
-/// Asks about things that have an actor and a name.
+/// Asks about some of the things that have an actor and a name.
 async fn ask_named(
     connection: &mut SqliteConnection,
     statement: &Chunked,
     things: &[(&Address, &str)],
+    open: &[usize],
 ) -> Result<Vec<SqliteRow>, sqlx::Error> {
-    let things: Vec<_> = things.iter().enumerate().collect();
     let mut rows = Vec::new();
-    for (statement, part) in statement.parts(&things) {
-        let query = part.iter().fold(sqlx::query(statement), |query, (index, (actor, name))| {
-            bind_actor(query.bind(limit(*index)), actor).bind(*name)
+    for (statement, part) in statement.parts(open) {
+        let query = part.iter().fold(sqlx::query(statement), |query, index| {
+            let (actor, name) = things[*index];
+            bind_actor(query.bind(limit(*index)), actor).bind(name)
         });
         rows.extend(query.fetch_all(&mut *connection).await?);
     }

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use quark_runtime::store::{Commit, StoreError};
-use sqlx::{Connection as _, SqliteConnection, SqlitePool};
+use sqlx::{Connection as _, Row as _, SqliteConnection, SqlitePool};
 use tokio::sync::{mpsc, oneshot};
 
 use super::PATIENCE;
 use super::commits::Statements;
 use super::error::{Errors, Stage};
+use crate::known::Known;
 use crate::sql::weight;
 
 /// Pieces of work that wait. Whoever finds no room waits up to [`PATIENCE`], then hears that the store is unavailable.
@@ -95,7 +96,14 @@ impl Writer {
     /// Starts the task on the present tokio runtime.
     pub(super) fn start(connection: SqliteConnection, readers: SqlitePool, errors: Errors) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
-        let task = Batches { connection, readers, statements: Statements::new(), errors: errors.clone() };
+        let task = Batches {
+            connection,
+            readers,
+            statements: Statements::new(),
+            known: Known::nothing(),
+            version: None,
+            errors: errors.clone(),
+        };
         tokio::spawn(task.run(jobs));
         Self { queue, errors }
     }
@@ -143,6 +151,9 @@ struct Batches {
     /// Only to be closed.
     readers: SqlitePool,
     statements: Statements,
+    known: Known,
+    /// The `data_version` of the last transaction.
+    version: Option<i64>,
     errors: Errors,
 }
 
@@ -200,6 +211,7 @@ impl Batches {
             Err(error) => Err(error),
         };
         if outcome.is_err() {
+            self.known.forget();
             // After some errors SQLite has rolled back by itself, and says so.
             let _ = self.execute("ROLLBACK", Stage::Write).await;
         }
@@ -207,7 +219,7 @@ impl Batches {
     }
 
     async fn within(&mut self, batch: &mut [Job]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-        self.execute("BEGIN IMMEDIATE", Stage::Write).await?;
+        self.begin().await?;
         let commits: Vec<&Commit> = batch
             .iter()
             .filter_map(|job| match job {
@@ -217,7 +229,8 @@ impl Batches {
             .collect();
         let mut of_commits = Vec::new();
         if !commits.is_empty() {
-            of_commits = self.statements.run(&mut self.connection, &commits, &self.errors).await?;
+            of_commits =
+                self.statements.run(&mut self.connection, &commits, &mut self.known, &self.errors).await?;
         }
         let mut of_commits = of_commits.into_iter();
         let mut outcomes = Vec::with_capacity(batch.len());
@@ -228,6 +241,18 @@ impl Batches {
             });
         }
         Ok(outcomes)
+    }
+
+    /// Takes the file's one write lock, and looks whether somebody else has written since this connection last did.
+    async fn begin(&mut self) -> Result<(), StoreError> {
+        let begin =
+            sqlx::raw_sql("BEGIN IMMEDIATE; PRAGMA data_version").fetch_one(&mut self.connection).await;
+        let version = begin.and_then(|row| row.try_get(0));
+        let version = version.map_err(|error| self.errors.store_error(error, Stage::Write))?;
+        if self.version.replace(version) != Some(version) {
+            self.known.forget();
+        }
+        Ok(())
     }
 
     /// Does one piece of work, or undoes it.
