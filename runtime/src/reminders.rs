@@ -17,10 +17,12 @@
 //!
 //! One service for each store (`service`) owns a part of the hash ring ([`RingOwnership`]), looks at the store each
 //! [`LOOK_EVERY`], and reads [`HORIZON`] ahead, so that a tick does not wait for the store. What another silo sets or
-//! forgets takes effect at the next look; a tick that has been read ahead may come meanwhile.
+//! forgets takes effect at the next look; a tick that has been read ahead may come meanwhile. Ticks that fail, however
+//! many, make no others late.
 //!
 //! - `schedule`, `cron`: when a reminder ticks, pure
 //! - `held`: what a service has in hand, pure
+//! - `look`: which page of the store is read next, pure
 //! - `service`: the shell that reads, delivers and moves on
 //! - `handle`: setting, forgetting, listing
 //! - `methods`: a type's `#[on_reminder]` methods
@@ -30,6 +32,7 @@ mod cron;
 mod error;
 mod handle;
 mod held;
+mod look;
 mod methods;
 mod ownership;
 mod schedule;
@@ -44,12 +47,12 @@ use crate::store::{MessageId, ReminderRecord};
 
 pub use self::error::{ReminderError, ScheduleError};
 pub use self::handle::{Reminder, Reminders};
+pub use self::look::{HORIZON, LOOK_EVERY};
 pub(crate) use self::methods::any_declared;
 pub use self::methods::{DeclaredSchedule, ReminderMethods, ReminderSpec};
 pub use self::ownership::{RingOwnership, WholeRing, point};
 pub use self::schedule::{MISSED_COUNTED_MAX, PERIOD_MIN, ReminderSchedule};
 pub(crate) use self::service::Service;
-pub use self::service::{HORIZON, LOOK_EVERY};
 
 /// The longest name of a reminder, in bytes, so that it fits into an index and into a message's id.
 pub const NAME_MAX: usize = 128;

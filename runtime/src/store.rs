@@ -42,7 +42,7 @@ pub use commit::{
     PendingMessage, SlotWrite,
 };
 pub use error::{Conflict, StoreError};
-pub use reminder::{Advance, ReminderRecord, ReminderStore, RingRange};
+pub use reminder::{Advance, DuePage, DuePlace, LastDue, ReminderRecord, ReminderStore, RingRange};
 pub use stream::{Delivered, Group, NewItem, Position, ReadStart, Retention, StreamStore};
 
 /// What a store's methods return: nothing happens until it is awaited.

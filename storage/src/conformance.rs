@@ -118,6 +118,10 @@ macro_rules! conformance_tests {
             a_removed_reminder_is_gone
             reminders_of_an_actor_come_by_name
             due_reminders_come_soonest_first_up_to_the_limit
+            pages_leave_nothing_out_and_give_nothing_twice
+            many_of_one_time_are_read_in_pages
+            a_page_goes_on_after_one_that_is_gone
+            a_page_may_begin_at_a_time
             a_range_has_both_of_its_ends
             a_range_may_wrap_around
             the_soonest_due_time_is_known

@@ -1,7 +1,7 @@
 //! What the SQL stores have in common: numbers and values as columns, and the largest value.
 
 use quark_base::{ByteSize, Timestamp};
-use quark_runtime::store::{Commit, Encoded, StoreError};
+use quark_runtime::store::{Commit, DuePlace, Encoded, LastDue, StoreError};
 
 /// The largest value that the SQL stores take. Both databases hold a gigabyte; several copies of a value are in memory
 /// while it is written, and one of this size already takes a large part of a second.
@@ -35,6 +35,26 @@ pub(crate) fn ring(point: u64) -> i64 {
 /// What [`ring`] wrote.
 pub(crate) fn point(column: i64) -> u64 {
     column.cast_unsigned() ^ (1 << 63)
+}
+
+/// What a place among the due reminders adds to its time, as columns to be compared with. Each reminder comes after the
+/// place before all of its time, since every actor has a type.
+pub(crate) struct Last<'a> {
+    pub(crate) ring: u64,
+    pub(crate) actor_type: &'a str,
+    pub(crate) actor_key: &'a str,
+    pub(crate) name: &'a str,
+}
+
+impl<'a> Last<'a> {
+    pub(crate) fn of(place: &'a DuePlace) -> Self {
+        match &place.last {
+            None => Self { ring: 0, actor_type: "", actor_key: "", name: "" },
+            Some(LastDue { ring, actor, name }) => {
+                Self { ring: *ring, actor_type: &actor.actor_type, actor_key: actor.key.as_str(), name }
+            }
+        }
+    }
 }
 
 /// A number of rows as a column.

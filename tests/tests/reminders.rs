@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use quark::base::{Clock, Timestamp};
 use quark::prelude::*;
 use quark::reminders::{Reminder, RingOwnership, point};
-use quark::store::{Address, MessageId, RingRange, Store, StoreError};
+use quark::store::{Address, MessageId, ReminderRecord, RingRange, Store, StoreError};
 use quark::{ReminderError, Retry, ScheduleError, SiloBuilder, storage};
 use quark_testkit::{CommitFault, StoreFaults, TestSilo};
 use quark_tests::{Gate, soon};
@@ -319,6 +319,28 @@ async fn a_slow_actor_does_not_hold_up_the_ticks_of_others_and_ticks_once_at_a_t
     assert_eq!(of("b"), every);
     let slow = [seen("a", "slow", 1, 1, 0), seen("a", "slow", 2, 3, 1), seen("a", "slow", 4, 4, 0)];
     assert_eq!(of("a"), slow);
+}
+
+#[tokio::test]
+async fn reminders_that_fail_by_the_ten_thousand_do_not_make_others_late() {
+    let (store, log, silo) = set_up();
+    // More than a service has in hand, of actors that nobody hosts.
+    for part in 0..20 {
+        let lost = (0..4_000).map(|key| {
+            let actor = Address::new("lost", format!("{part}.{key}"));
+            let (ring, due) = (point(&actor), at(1));
+            let schedule = format!("{{\"once\":{}}}", due.0);
+            ReminderRecord { actor, name: "report".into(), due, schedule, ring, version: 1 }
+        });
+        store.reminders.put(&lost.collect::<Vec<_>>()).await.unwrap();
+    }
+    for (key, due) in [("a", 5), ("b", 20), ("c", 40)] {
+        let report = ReminderSchedule::after(seconds(due));
+        silo.grid().reminders::<Clerk>(key).set("report", report).await.unwrap();
+    }
+    silo.advance(seconds(45)).await;
+    let in_time = [("a", 5), ("b", 20), ("c", 40)].map(|(key, due)| seen(key, "report", due, due, 0));
+    assert_eq!(log.take(), in_time);
 }
 
 #[tokio::test]

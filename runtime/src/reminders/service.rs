@@ -1,7 +1,7 @@
 //! The shell around [`Held`]: reads what is due soon, delivers it at its time, and moves it on in the store.
 //!
-//! A look at the store, deliveries, and the steps of those that were taken go on side by side, so that neither a slow
-//! store nor a slow actor holds up the ticks of others. There is one look and one batch of steps at a time.
+//! Looks at the store (`look` says at what), deliveries, and the steps of those that were taken go on side by side, so that neither a slow
+//! store nor a slow actor holds up the ticks of others. There is one page of it and one batch of steps at a time.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -12,29 +12,17 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use quark_base::{Clock, Entropy, Timestamp};
 
 use super::Tick;
-use super::held::{Firing, HELD_MAX, Held, Number, Seen};
+use super::held::{Firing, Held, Number};
+use super::look::{Brought, HORIZON, LOOK_EVERY, Looks, PAGE, Page};
 use super::ownership::RingOwnership;
 use super::schedule::Plan;
 use crate::backoff::Backoff;
 use crate::durable::DeliveryError;
 use crate::grid::Hosts;
 use crate::services::Services;
-use crate::store::{RingRange, StoreError};
+use crate::store::{DuePage, RingRange, StoreError};
 use crate::stores::Named;
 use crate::timers::Timers;
-
-/// How often the store is looked at: for what other silos set, and for what comes into sight.
-pub const LOOK_EVERY: Duration = Duration::from_secs(1);
-
-/// How far ahead is read: two looks, so that one that takes a while makes nothing late.
-pub const HORIZON: Duration = Duration::from_secs(2);
-
-const _: () =
-    assert!(HORIZON.as_millis() >= 2 * LOOK_EVERY.as_millis(), "each due time is in sight of a look");
-
-/// Reminders that a look brings in at most. If there were more, the next look follows when fewer than these wait: at
-/// 10,000 ticks a second more than a second before the last of them is due.
-const PAGE: usize = 16_384;
 
 /// Ticks under way at the same time. An actor that takes long holds one of them; further ticks wait.
 const IN_FLIGHT_MAX: usize = 4_096;
@@ -44,6 +32,9 @@ const STEPS_MAX: usize = 1_024;
 
 /// The waits before a tick is tried again.
 const TICK_BACKOFF: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(60));
+
+/// Tries are put off to whole multiples of this, so that a service with many that fail wakes seldom.
+const RETRY_GRAIN: Duration = Duration::from_millis(50);
 
 /// The waits before a store that did not answer is asked again. A failover of a database takes some seconds.
 const STORE_BACKOFF: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(8));
@@ -59,13 +50,15 @@ pub(crate) struct Service {
     entropy: Arc<dyn Entropy>,
     held: Held,
     under_way: FuturesUnordered<BoxFuture<'static, Ended>>,
-    look: Work<Result<Vec<Seen>, StoreError>>,
-    /// The last look did not see all that is due soon, or something is known to have changed.
-    look_again: bool,
+    looks: Looks,
+    look: Work<Looked>,
     steps: Work<Stepped>,
     /// Ticks that were taken, and of which the store is not told yet.
     taken: Vec<Number>,
 }
+
+/// A page of the store, and what it has.
+type Looked = (Page, Result<DuePage, StoreError>);
 
 /// A batch of steps, and which of them the store has applied.
 type Stepped = (Vec<Number>, Result<Vec<bool>, StoreError>);
@@ -90,7 +83,7 @@ enum Event {
     /// A moment came, or a reminder was set.
     Woken,
     Ended(Ended),
-    Looked(Result<Vec<Seen>, StoreError>),
+    Looked(Looked),
     Stepped(Stepped),
 }
 
@@ -116,8 +109,8 @@ impl Service {
                 entropy: services.entropy.clone(),
                 held: Held::default(),
                 under_way: FuturesUnordered::new(),
+                looks: Looks::new(now, services.clock.timestamp()),
                 look: Work::from(now),
-                look_again: false,
                 steps: Work::from(now),
                 taken: Vec::new(),
             };
@@ -137,13 +130,13 @@ impl Service {
             let event = tokio::select! {
                 Some(ended) = self.under_way.next(), if !self.under_way.is_empty() => Event::Ended(ended),
                 stepped = self.steps.done() => Event::Stepped(stepped),
-                result = self.look.done() => Event::Looked(result),
+                looked = self.look.done() => Event::Looked(looked),
                 () = bell.rung() => Event::Woken,
                 () = self.timers.sleep_until(wake) => Event::Woken,
             };
             match event {
                 Event::Woken => {}
-                Event::Looked(result) => self.looked(result),
+                Event::Looked(looked) => self.looked(looked),
                 Event::Stepped(stepped) => self.stepped(stepped),
                 Event::Ended(ended) => {
                     self.ended(ended);
@@ -170,7 +163,7 @@ impl Service {
         let mut wake = now.saturating_add(LOOK_EVERY);
         let mut wake_by = |at: Duration| wake = wake.min(at);
         if self.look.under_way.is_none() {
-            wake_by(self.look.next);
+            wake_by(self.look.next.max(self.looks.next(&self.held)));
         }
         if self.steps.under_way.is_none() && !self.taken.is_empty() {
             wake_by(self.steps.next);
@@ -192,17 +185,17 @@ impl Service {
         if changes.each.is_empty() {
             return;
         }
-        let today = self.clock.timestamp();
+        let (today, now) = (self.clock.timestamp(), self.timers.now());
         let soon = today.saturating_add(HORIZON);
         let owned = self.ownership.owned();
         for change in changes.each {
             let is_ours = |ring| owned.iter().any(|range: &RingRange| range.contains(ring));
             let record = change.record.filter(|record| record.due <= soon && is_ours(record.ring));
-            self.held.changed(change.id, record, today);
+            self.held.changed(change.id, record, today, now);
         }
         if changes.too_many {
             self.held.forget_waiting();
-            self.look_again = true;
+            self.looks.again(now);
         }
     }
 
@@ -256,51 +249,41 @@ impl Service {
                 let (actor, name) = (&record.actor, &record.name);
                 tracing::warn!(%actor, name, tries = tries + 1, %error, retry_in = ?wait, "a reminder's tick was not taken");
             }
-            now.saturating_add(wait)
+            let at = now.saturating_add(wait);
+            // Less than a grain.
+            let into = Duration::from_nanos((at.as_nanos() % RETRY_GRAIN.as_nanos()) as u64);
+            at.saturating_add(RETRY_GRAIN - into)
         });
     }
 
-    /// Begins a look at what is due soon, if it is time for one.
+    /// Begins to read the next page of the store, if it is time for one.
     fn begin_look(&mut self) {
-        let now = self.timers.now();
-        // What is in hand is read again with what is not, so a look for more waits until little is left to wait for.
-        // Ticks that a slow store has not noted yet do not count: others must not become late by them.
-        let has_room = self.held.waiting() < PAGE && !self.held.is_full();
-        let wants_more = self.look_again && has_room && self.look.failures == 0;
-        if self.look.under_way.is_some() || !(wants_more || now >= self.look.next) {
+        let (today, now) = (self.clock.timestamp(), self.timers.now());
+        if self.look.under_way.is_some() || now < self.look.next {
             return;
         }
-        self.held.begin_look();
-        self.look_again = false;
-        self.look.next = now.saturating_add(LOOK_EVERY);
-        let (store, owned) = (self.named.store.reminders.clone(), self.ownership.owned());
-        let limit = (self.held.len() + PAGE).min(HELD_MAX + PAGE);
-        let until = self.clock.timestamp().saturating_add(HORIZON);
+        let owned = || self.ownership.owned();
+        let Some(page) = self.looks.next_page(&mut self.held, owned, today, now) else { return };
+        let store = self.named.store.reminders.clone();
         self.look.under_way = Some(Box::pin(async move {
-            let mut seen = Vec::with_capacity(owned.len());
-            for range in owned {
-                let records = store.due(range, until, limit).await?;
-                let is_cut_off = records.len() >= limit;
-                let last = records.last().filter(|_| is_cut_off);
-                // Of those due at the same time as the last one, some may be missing.
-                let complete_until = last.map_or(until, |last| Timestamp(last.due.0.saturating_sub(1)));
-                seen.push(Seen { range, records, complete_until, is_cut_off });
-            }
-            Ok(seen)
+            let result = store.due(page.range, &page.after, page.until, PAGE).await;
+            (page, result)
         }));
     }
 
-    fn looked(&mut self, result: Result<Vec<Seen>, StoreError>) {
-        let today = self.clock.timestamp();
+    fn looked(&mut self, (page, result): Looked) {
+        let (today, now) = (self.clock.timestamp(), self.timers.now());
         match result {
-            Ok(seen) => {
+            Ok(DuePage { reminders, next }) => {
                 self.look.failures = 0;
-                self.look_again |= seen.iter().any(|seen| seen.is_cut_off);
-                self.held.end_look(seen, today);
+                let read = reminders.len();
+                let taken = self.held.end_page(reminders, today, now);
+                self.looks.read(&mut self.held, page.which, Brought { read, taken, next }, now);
             }
             Err(error) => {
-                self.held.give_up_look();
-                let wait = self.look.put_off(self.timers.now(), self.entropy.next_u64());
+                self.held.give_up_page();
+                self.looks.failed(page.which);
+                let wait = self.look.put_off(now, self.entropy.next_u64());
                 tracing::warn!(store = %self.named.store.name, %error, retry_in = ?wait, "reminders could not be read");
             }
         }
@@ -322,20 +305,22 @@ impl Service {
     }
 
     fn stepped(&mut self, (numbers, result): Stepped) {
-        let today = self.clock.timestamp();
+        let (today, now) = (self.clock.timestamp(), self.timers.now());
         match result {
             Ok(applied) => {
                 self.steps.failures = 0;
                 let soon = today.saturating_add(HORIZON);
                 // One that was not applied was set anew, or removed, or moved by a try whose answer got lost.
-                self.look_again |= applied.contains(&false);
+                if applied.contains(&false) {
+                    self.looks.again(now);
+                }
                 for (number, applied) in numbers.into_iter().zip(applied) {
-                    self.held.advanced(number, applied, today, soon);
+                    self.held.advanced(number, applied, today, now, soon);
                 }
             }
             Err(error) => {
                 self.taken.extend(numbers);
-                let wait = self.steps.put_off(self.timers.now(), self.entropy.next_u64());
+                let wait = self.steps.put_off(now, self.entropy.next_u64());
                 tracing::warn!(store = %self.named.store.name, %error, retry_in = ?wait, "ticks that were taken could not be noted");
             }
         }

@@ -19,8 +19,19 @@ pub trait ReminderStore: Send + Sync + 'static {
     /// An actor's reminders, by name.
     fn of_actor<'a>(&'a self, actor: &'a Address) -> StoreFuture<'a, Vec<ReminderRecord>>;
 
-    /// The reminders of a part of the ring that are due at `until` or before, soonest first, at most `limit`.
-    fn due(&self, range: RingRange, until: Timestamp, limit: usize) -> StoreFuture<'_, Vec<ReminderRecord>>;
+    /// The reminders of a part of the ring that come after a place and are due at `until` or before, soonest first, at
+    /// most `limit` of them, which is at least one.
+    ///
+    /// Those of the same time come in an order of the store's own, the same at each reading, so that pages which each
+    /// begin where the one before it ended leave nothing out that was there all the while, and give nothing twice that
+    /// was not moved. A page MUST take no longer for what stands before its place.
+    fn due<'a>(
+        &'a self,
+        range: RingRange,
+        after: &'a DuePlace,
+        until: Timestamp,
+        limit: usize,
+    ) -> StoreFuture<'a, DuePage>;
 
     /// When the soonest reminder of a part of the ring is due; `None` if there is none.
     fn next_due(&self, range: RingRange) -> StoreFuture<'_, Option<Timestamp>>;
@@ -45,6 +56,60 @@ pub struct ReminderRecord {
     pub ring: u64,
     /// Changes with each setting and each advance.
     pub version: u64,
+}
+
+/// A place among the reminders in the order of their due times: before all of a time, or just after one reminder,
+/// whether or not that one is still there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DuePlace {
+    /// The time.
+    pub due: Timestamp,
+    /// The one that was the last of those before.
+    pub last: Option<LastDue>,
+}
+
+/// What tells one reminder from the others of its time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastDue {
+    /// Where its actor stands on the hash ring.
+    pub ring: u64,
+    /// Whose.
+    pub actor: Address,
+    /// Which.
+    pub name: String,
+}
+
+/// A part of the reminders that are due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DuePage {
+    /// Soonest first. A store may give fewer than it was asked for, and none only if there are none.
+    pub reminders: Vec<ReminderRecord>,
+    /// Where the next page begins, if there may be one.
+    pub next: Option<DuePlace>,
+}
+
+impl DuePlace {
+    /// Before all.
+    pub const START: Self = Self::before(Timestamp(0));
+
+    /// Before those that are due at `due`.
+    pub const fn before(due: Timestamp) -> Self {
+        Self { due, last: None }
+    }
+
+    /// Just after one.
+    pub fn after(reminder: &ReminderRecord) -> Self {
+        let ReminderRecord { actor, name, due, ring, .. } = reminder;
+        Self { due: *due, last: Some(LastDue { ring: *ring, actor: actor.clone(), name: name.clone() }) }
+    }
+}
+
+impl DuePage {
+    /// The first `limit` of what was found, of which there may be more if there are as many.
+    pub fn up_to(limit: usize, reminders: Vec<ReminderRecord>) -> Self {
+        let next = reminders.last().filter(|_| reminders.len() >= limit).map(DuePlace::after);
+        Self { reminders, next }
+    }
 }
 
 /// One reminder's step to its next due time.

@@ -1,7 +1,7 @@
 //! Reminders and their due times.
 
 use quark_base::Timestamp;
-use quark_runtime::store::{Advance, ReminderRecord, RingRange, Store};
+use quark_runtime::store::{Advance, DuePage, DuePlace, ReminderRecord, RingRange, Store};
 
 use super::{Fixture, NOW, actor};
 
@@ -33,14 +33,42 @@ async fn put(store: &Store, reminders: &[ReminderRecord]) {
 }
 
 async fn all(store: &Store) -> Vec<ReminderRecord> {
-    store.reminders.due(RingRange::ALL, NEVER, 1000).await.expect("reminders can be read")
+    page(store, RingRange::ALL, &DuePlace::START, NEVER, 1000).await.reminders
+}
+
+async fn page(store: &Store, range: RingRange, after: &DuePlace, until: Timestamp, limit: usize) -> DuePage {
+    store.reminders.due(range, after, until, limit).await.expect("reminders can be read")
+}
+
+/// All of a range, page by page.
+async fn in_pages(store: &Store, range: RingRange, limit: usize) -> Vec<ReminderRecord> {
+    let (mut found, mut after) = (Vec::new(), DuePlace::START);
+    loop {
+        let page = page(store, range, &after, NEVER, limit).await;
+        assert!(page.reminders.len() <= limit, "{} of {limit}", page.reminders.len());
+        found.extend(page.reminders);
+        match page.next {
+            Some(next) => after = next,
+            None => return found,
+        }
+    }
+}
+
+fn by_id(mut reminders: Vec<ReminderRecord>) -> Vec<ReminderRecord> {
+    reminders.sort_by(|a, b| (&a.actor, &a.name).cmp(&(&b.actor, &b.name)));
+    reminders
+}
+
+/// On points all over the ring.
+fn anywhere(index: u64) -> u64 {
+    index.wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
 
 /// The keys of what is due in a range.
 async fn due(store: &Store, range: RingRange, until: u64, limit: usize) -> Vec<String> {
     let until = Timestamp(NOW.0 + until);
-    let due = store.reminders.due(range, until, limit).await.expect("reminders can be read");
-    due.iter().map(|reminder| reminder.actor.key.to_string()).collect()
+    let due = page(store, range, &DuePlace::START, until, limit).await;
+    due.reminders.iter().map(|reminder| reminder.actor.key.to_string()).collect()
 }
 
 /// All of it, with the greatest numbers.
@@ -91,17 +119,89 @@ pub async fn reminders_of_an_actor_come_by_name<F: Fixture>() {
 pub async fn due_reminders_come_soonest_first_up_to_the_limit<F: Fixture>() {
     let fixture = F::set_up().await;
     let store = fixture.open().await;
-    // On points all over the ring, so that the order is not that of the points.
-    let point = |index: u64| index.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    // The order is not that of the points.
     let reminders: Vec<_> = [50, 10, 40, 20, 30]
         .iter()
-        .map(|time| reminder(&time.to_string(), "r", *time, point(*time)))
+        .map(|time| reminder(&time.to_string(), "r", *time, anywhere(*time)))
         .collect();
     put(&store, &reminders).await;
     assert_eq!(due(&store, RingRange::ALL, 30, 10).await, ["10", "20", "30"]);
     assert_eq!(due(&store, RingRange::ALL, 29, 10).await, ["10", "20"]);
     assert_eq!(due(&store, RingRange::ALL, 1000, 2).await, ["10", "20"]);
     assert!(due(&store, RingRange::ALL, 9, 10).await.is_empty());
+}
+
+/// Also of those that have one time, one point of the ring, or both.
+pub async fn pages_leave_nothing_out_and_give_nothing_twice<F: Fixture>() {
+    let fixture = F::set_up().await;
+    let store = fixture.open().await;
+    let mut reminders = Vec::new();
+    for index in 0..40 {
+        let (key, point) = (index.to_string(), anywhere(index));
+        reminders.push(reminder(&key, "same time", 10, point));
+        reminders.push(reminder(&key, "own time", index, point));
+        reminders.push(reminder(&key, "same all/ä:{}🦀", 10, 7));
+        reminders.push(reminder(&key, "", 10, 7));
+    }
+    put(&store, &reminders).await;
+    let wrapped = RingRange { first: 3 << 62, last: 1 << 62 };
+    for range in [RingRange::ALL, wrapped, RingRange { first: 1 << 62, last: 3 << 62 }] {
+        let expected: Vec<_> =
+            reminders.iter().filter(|reminder| range.contains(reminder.ring)).cloned().collect();
+        let at_once = page(&store, range, &DuePlace::START, NEVER, 1000).await.reminders;
+        assert!(at_once.is_sorted_by_key(|reminder| reminder.due));
+        assert_eq!(by_id(at_once.clone()), by_id(expected));
+        for limit in [1, 2, 7, 160] {
+            assert_eq!(in_pages(&store, range, limit).await, at_once, "in pages of {limit}");
+        }
+    }
+}
+
+/// More than one place of a store holds, all due at once.
+pub async fn many_of_one_time_are_read_in_pages<F: Fixture>() {
+    let fixture = F::set_up().await;
+    let store = fixture.open().await;
+    let reminders: Vec<_> =
+        (0..3000).map(|index| reminder(&index.to_string(), "r", 5, anywhere(index))).collect();
+    put(&store, &reminders).await;
+    for limit in [100, 1100] {
+        assert_eq!(by_id(in_pages(&store, RingRange::ALL, limit).await), by_id(reminders.clone()));
+    }
+}
+
+/// It was moved on, or removed.
+pub async fn a_page_goes_on_after_one_that_is_gone<F: Fixture>() {
+    let fixture = F::set_up().await;
+    let store = fixture.open().await;
+    let reminders: Vec<_> =
+        (0..10).map(|index| reminder(&index.to_string(), "r", index / 5, anywhere(index))).collect();
+    put(&store, &reminders).await;
+    let order = all(&store).await;
+    let mut after = DuePlace::START;
+    for (index, expected) in order.iter().enumerate() {
+        let page = page(&store, RingRange::ALL, &after, Timestamp(NOW.0 + 5), 1).await;
+        assert_eq!(page.reminders, std::slice::from_ref(expected));
+        after = page.next.expect("there is more");
+        let next = (index % 2 == 0).then_some(100);
+        assert_eq!(store.reminders.advance(&[step(expected, next)]).await, Ok(vec![true]));
+    }
+    let rest = page(&store, RingRange::ALL, &after, Timestamp(NOW.0 + 5), 1).await;
+    assert_eq!(rest, DuePage { reminders: Vec::new(), next: None });
+}
+
+/// With those of that time.
+pub async fn a_page_may_begin_at_a_time<F: Fixture>() {
+    let fixture = F::set_up().await;
+    let store = fixture.open().await;
+    let reminders: Vec<_> =
+        (0..9).map(|index| reminder(&index.to_string(), "r", index / 3, anywhere(index))).collect();
+    put(&store, &reminders).await;
+    let order = all(&store).await;
+    for time in 0..4 {
+        let from = DuePlace::before(Timestamp(NOW.0 + time));
+        let found = page(&store, RingRange::ALL, &from, NEVER, 100).await;
+        assert_eq!(found, DuePage { reminders: order[3 * time as usize..].to_vec(), next: None });
+    }
 }
 
 /// Points at the very ends, and just outside.

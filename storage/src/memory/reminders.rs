@@ -1,11 +1,14 @@
 //! Reminders in memory.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use quark_base::Timestamp;
-use quark_runtime::store::{Address, Advance, ReminderRecord, ReminderStore, RingRange, StoreFuture};
+use quark_runtime::store::{
+    Address, Advance, DuePage, DuePlace, ReminderRecord, ReminderStore, RingRange, StoreFuture,
+};
 
 /// By actor and name, and by due time.
 #[derive(Default)]
@@ -14,29 +17,41 @@ pub(super) struct Reminders(Mutex<Table>);
 #[derive(Default)]
 struct Table {
     reminders: BTreeMap<Id, ReminderRecord>,
-    by_due: BTreeSet<(Timestamp, Id)>,
+    by_due: BTreeSet<Due>,
 }
 
 type Id = (Address, String);
+
+/// Due time, point of the ring, and which one.
+type Due = (Timestamp, u64, Id);
+
+fn due_of(reminder: &ReminderRecord) -> Due {
+    (reminder.due, reminder.ring, (reminder.actor.clone(), reminder.name.clone()))
+}
 
 impl Table {
     fn put(&mut self, reminder: &ReminderRecord) {
         let id = (reminder.actor.clone(), reminder.name.clone());
         self.remove(&id);
-        self.by_due.insert((reminder.due, id.clone()));
+        self.by_due.insert(due_of(reminder));
         self.reminders.insert(id, reminder.clone());
     }
 
     fn remove(&mut self, id: &Id) -> Option<ReminderRecord> {
         let reminder = self.reminders.remove(id)?;
-        self.by_due.remove(&(reminder.due, id.clone()));
+        self.by_due.remove(&due_of(&reminder));
         Some(reminder)
     }
 
-    /// Those of a range, soonest first.
-    fn of_range(&self, range: RingRange) -> impl Iterator<Item = &ReminderRecord> {
-        let soonest_first = self.by_due.iter().filter_map(|(_, id)| self.reminders.get(id));
-        soonest_first.filter(move |reminder| range.contains(reminder.ring))
+    /// Those of a range that come after a place, soonest first.
+    fn after(&self, place: &DuePlace, range: RingRange) -> impl Iterator<Item = &ReminderRecord> {
+        let from = match &place.last {
+            Some(last) => Bound::Excluded((place.due, last.ring, (last.actor.clone(), last.name.clone()))),
+            None => Bound::Included((place.due, 0, (Address::new("", ""), String::new()))),
+        };
+        let soonest_first = self.by_due.range((from, Bound::Unbounded));
+        let in_range = soonest_first.filter(move |(_, ring, _)| range.contains(*ring));
+        in_range.filter_map(|(_, _, id)| self.reminders.get(id))
     }
 
     fn advance(&mut self, step: &Advance) -> bool {
@@ -76,17 +91,24 @@ impl ReminderStore for Reminders {
         .boxed()
     }
 
-    fn due(&self, range: RingRange, until: Timestamp, limit: usize) -> StoreFuture<'_, Vec<ReminderRecord>> {
+    fn due<'a>(
+        &'a self,
+        range: RingRange,
+        after: &'a DuePlace,
+        until: Timestamp,
+        limit: usize,
+    ) -> StoreFuture<'a, DuePage> {
         async move {
             let table = self.0.lock();
-            let due = table.of_range(range).take_while(|reminder| reminder.due <= until);
-            Ok(due.take(limit).cloned().collect())
+            let due = table.after(after, range).take_while(|reminder| reminder.due <= until);
+            Ok(DuePage::up_to(limit, due.take(limit).cloned().collect()))
         }
         .boxed()
     }
 
     fn next_due(&self, range: RingRange) -> StoreFuture<'_, Option<Timestamp>> {
-        async move { Ok(self.0.lock().of_range(range).next().map(|reminder| reminder.due)) }.boxed()
+        async move { Ok(self.0.lock().after(&DuePlace::START, range).next().map(|reminder| reminder.due)) }
+            .boxed()
     }
 
     fn advance<'a>(&'a self, moves: &'a [Advance]) -> StoreFuture<'a, Vec<bool>> {

@@ -5,21 +5,26 @@ use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use quark_base::Timestamp;
-use quark_runtime::store::{Address, Advance, ReminderRecord, ReminderStore, RingRange, StoreFuture};
+use quark_runtime::store::{
+    Address, Advance, DuePage, DuePlace, ReminderRecord, ReminderStore, RingRange, StoreFuture,
+};
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use super::Shared;
 use super::columns::{actor, addresses};
-use crate::sql::{int, limit, point, ring, time, timestamp, unsigned};
+use crate::sql::{Last, int, limit, point, ring, time, timestamp, unsigned};
 
 pub(super) struct Reminders(pub(super) Arc<Shared>);
 
-/// A part of the ring: one that wraps around is outside of the gap between its ends.
+/// A part of the ring: one that wraps around is outside of the gap between its ends. Of the place, the index takes time
+/// and point; few share both.
 const STRAIGHT: &str = "SELECT actor_type, actor_key, name, due, schedule, ring, version FROM quark_reminder \
-     WHERE due <= $3 AND ring BETWEEN $1 AND $2 ORDER BY due LIMIT $4";
+     WHERE (due, ring, actor_type, actor_key, name) > ($4, $5, $6, $7, $8) AND due <= $3 \
+     AND ring BETWEEN $1 AND $2 ORDER BY due, ring, actor_type, actor_key, name LIMIT $9";
 const WRAPPED: &str = "SELECT actor_type, actor_key, name, due, schedule, ring, version FROM quark_reminder \
-     WHERE due <= $3 AND (ring >= $1 OR ring <= $2) ORDER BY due LIMIT $4";
+     WHERE (due, ring, actor_type, actor_key, name) > ($4, $5, $6, $7, $8) AND due <= $3 \
+     AND (ring >= $1 OR ring <= $2) ORDER BY due, ring, actor_type, actor_key, name LIMIT $9";
 
 fn record(row: &PgRow) -> ReminderRecord {
     ReminderRecord {
@@ -74,17 +79,22 @@ impl Reminders {
     async fn due(
         &self,
         range: RingRange,
+        after: &DuePlace,
         until: Timestamp,
         rows: usize,
-    ) -> Result<Vec<ReminderRecord>, sqlx::Error> {
+    ) -> Result<DuePage, sqlx::Error> {
         let query = sqlx::query(if range.first <= range.last { STRAIGHT } else { WRAPPED });
-        let query = query.bind(ring(range.first)).bind(ring(range.last)).bind(time(until)).bind(limit(rows));
-        Ok(query.fetch_all(&self.0.pool).await?.iter().map(record).collect())
+        let query = query.bind(ring(range.first)).bind(ring(range.last)).bind(time(until));
+        let last = Last::of(after);
+        let query = query.bind(time(after.due)).bind(ring(last.ring)).bind(last.actor_type);
+        let query = query.bind(last.actor_key).bind(last.name).bind(limit(rows));
+        let found = query.fetch_all(&self.0.pool).await?;
+        Ok(DuePage::up_to(rows, found.iter().map(record).collect()))
     }
 
     async fn next_due(&self, range: RingRange) -> Result<Option<Timestamp>, sqlx::Error> {
-        let soonest = self.due(range, Timestamp(u64::MAX), 1).await?;
-        Ok(soonest.first().map(|reminder| reminder.due))
+        let soonest = self.due(range, &DuePlace::START, Timestamp(u64::MAX), 1).await?;
+        Ok(soonest.reminders.first().map(|reminder| reminder.due))
     }
 
     /// The rows are locked in the order of their keys. A row that somebody else has moved meanwhile does not match its
@@ -133,8 +143,14 @@ impl ReminderStore for Reminders {
         async move { self.0.read(self.of_actor(actor)).await }.boxed()
     }
 
-    fn due(&self, range: RingRange, until: Timestamp, limit: usize) -> StoreFuture<'_, Vec<ReminderRecord>> {
-        async move { self.0.read(self.due(range, until, limit)).await }.boxed()
+    fn due<'a>(
+        &'a self,
+        range: RingRange,
+        after: &'a DuePlace,
+        until: Timestamp,
+        limit: usize,
+    ) -> StoreFuture<'a, DuePage> {
+        async move { self.0.read(self.due(range, after, until, limit)).await }.boxed()
     }
 
     fn next_due(&self, range: RingRange) -> StoreFuture<'_, Option<Timestamp>> {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use quark_base::Timestamp;
 use quark_runtime::store::{
-    Address, Advance, ReminderRecord, ReminderStore, RingRange, StoreError, StoreFuture,
+    Address, Advance, DuePage, DuePlace, ReminderRecord, ReminderStore, RingRange, StoreError, StoreFuture,
 };
 use redis::{Cmd, Value};
 
@@ -20,6 +20,11 @@ use super::link::Effect;
 use super::pack::{Damaged, Reader, Writer};
 use super::reply::Replies;
 use super::scripts::Name;
+
+/// Of a page, each part is asked for this many times its even share, and for so many at least: enough that a page is
+/// seldom short, and little that is read in vain.
+const SHARE: usize = 2;
+const SHARE_MIN: usize = 64;
 
 pub(super) struct Reminders {
     client: Arc<Client>,
@@ -122,27 +127,57 @@ impl Reminders {
     async fn due(
         &self,
         range: RingRange,
+        after: &DuePlace,
         until: Timestamp,
         limit: usize,
-    ) -> Result<Vec<ReminderRecord>, StoreError> {
+    ) -> Result<DuePage, StoreError> {
         let buckets = buckets(range);
-        let calls = self.client.keys.reminder_shards().iter().map(|tag| {
+        // How the buckets stand to the place: how many are before its own, and whether that is one of them.
+        let (member, before, own) = match &after.last {
+            None => (String::new(), 0, false),
+            Some(last) => {
+                let bucket = keys::ring_bucket(last.ring);
+                let before = buckets.iter().filter(|other| **other < bucket).count();
+                (member(last.ring, &last.actor, &last.name), before, buckets.contains(&bucket))
+            }
+        };
+        let shards = self.client.keys.reminder_shards();
+        let limit_of_each = limit.min((SHARE * limit / shards.len()).max(SHARE_MIN));
+        let calls = shards.iter().map(|tag| {
             let mut command = self.client.scripts.call(Name::ReminderDue, 1 + buckets.len());
             command.arg(tag.key("rec"));
             for bucket in &buckets {
                 command.arg(bucket_key(tag, *bucket));
             }
-            command.arg(point(range.first)).arg(point(range.last)).arg(until.0).arg(limit);
+            command.arg(point(range.first)).arg(point(range.last)).arg(until.0).arg(limit_of_each);
+            command.arg(after.due.0).arg(&member).arg(before).arg(u8::from(own));
             Call::new(tag, command)
         });
         let replies = Replies { errors: &self.client.errors, command: "due" };
         let mut reminders = Vec::new();
+        // The soonest of the last ones of the parts that may have more: what the others have after it may not be next.
+        let mut end: Option<Due> = None;
         for answer in self.client.call_all(calls.collect(), Effect::Reads).await? {
-            reminders.extend(self.read_all(&replies, replies.list(answer)?)?);
+            let of_part = self.read_all(&replies, replies.list(answer)?)?.into_iter();
+            let of_part: Vec<_> = of_part.map(|reminder| (Due::of(&reminder), reminder)).collect();
+            if of_part.len() >= limit_of_each
+                && let Some((last, _)) = of_part.last()
+            {
+                end = Some(end.map_or_else(|| last.clone(), |end| end.min(last.clone())));
+            }
+            reminders.extend(of_part);
         }
-        reminders.sort_by(|a, b| (a.due, &a.actor, &a.name).cmp(&(b.due, &b.actor, &b.name)));
+        reminders.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        if let Some(end) = end {
+            reminders.truncate(reminders.partition_point(|(due, _)| *due <= end).min(limit));
+            let next = reminders.last().map(|(_, reminder)| DuePlace::after(reminder));
+            return Ok(DuePage {
+                reminders: reminders.into_iter().map(|(_, reminder)| reminder).collect(),
+                next,
+            });
+        }
         reminders.truncate(limit);
-        Ok(reminders)
+        Ok(DuePage::up_to(limit, reminders.into_iter().map(|(_, reminder)| reminder).collect()))
     }
 
     async fn next_due(&self, range: RingRange) -> Result<Option<Timestamp>, StoreError> {
@@ -165,6 +200,21 @@ impl Reminders {
         }
         Ok(soonest)
     }
+}
+
+/// The order of the parts' sorted sets: by due time, then by member.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Due(Timestamp, String);
+
+impl Due {
+    fn of(reminder: &ReminderRecord) -> Self {
+        Self(reminder.due, member(reminder.ring, &reminder.actor, &reminder.name))
+    }
+}
+
+/// What stands for a reminder in its bucket.
+fn member(ring: u64, actor: &Address, name: &str) -> String {
+    point(ring) + &keys::owned(&keys::actor(actor), name)
 }
 
 fn bucket_key(tag: &Tag, bucket: u64) -> String {
@@ -230,8 +280,14 @@ impl ReminderStore for Reminders {
         Self::of_actor(self, actor).boxed()
     }
 
-    fn due(&self, range: RingRange, until: Timestamp, limit: usize) -> StoreFuture<'_, Vec<ReminderRecord>> {
-        Self::due(self, range, until, limit).boxed()
+    fn due<'a>(
+        &'a self,
+        range: RingRange,
+        after: &'a DuePlace,
+        until: Timestamp,
+        limit: usize,
+    ) -> StoreFuture<'a, DuePage> {
+        Self::due(self, range, after, until, limit).boxed()
     }
 
     fn next_due(&self, range: RingRange) -> StoreFuture<'_, Option<Timestamp>> {

@@ -5,33 +5,38 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use quark_base::Timestamp;
-use quark_runtime::store::{Address, Advance, ReminderRecord, ReminderStore, RingRange, StoreFuture};
+use quark_runtime::store::{
+    Address, Advance, DuePage, DuePlace, ReminderRecord, ReminderStore, RingRange, StoreFuture,
+};
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
 
 use super::Shared;
 use super::chunks::Chunked;
 use super::columns::{actor, bind_actor};
-use crate::sql::{int, limit, point, ring, time, timestamp, unsigned};
+use crate::sql::{Last, int, limit, point, ring, time, timestamp, unsigned};
 
 pub(super) struct Reminders(pub(super) Arc<Shared>);
 
-/// The text of a query on a part of the ring: one that wraps around is outside of the gap between its ends.
+/// The text of a query on a part of the ring: one that wraps around is outside of the gap between its ends. The index on
+/// time and point goes on with the primary key, so it has the order as a whole.
 macro_rules! in_range {
     ($columns:literal, $straight:expr) => {
         if $straight {
-            concat!(
-                "SELECT ",
-                $columns,
-                " FROM quark_reminder WHERE due <= ?3 AND ring BETWEEN ?1 AND ?2 ORDER BY due LIMIT ?4"
-            )
+            in_range!(@text $columns, "ring BETWEEN ?1 AND ?2")
         } else {
-            concat!(
-                "SELECT ",
-                $columns,
-                " FROM quark_reminder WHERE due <= ?3 AND (ring >= ?1 OR ring <= ?2) ORDER BY due LIMIT ?4"
-            )
+            in_range!(@text $columns, "(ring >= ?1 OR ring <= ?2)")
         }
+    };
+    (@text $columns:literal, $range:literal) => {
+        concat!(
+            "SELECT ",
+            $columns,
+            " FROM quark_reminder WHERE (due, ring, actor_type, actor_key, name) > (?4, ?5, ?6, ?7, ?8) \
+             AND due <= ?3 AND ",
+            $range,
+            " ORDER BY due, ring, actor_type, actor_key, name LIMIT ?9"
+        )
     };
 }
 
@@ -57,17 +62,23 @@ impl Reminders {
     async fn due(
         &self,
         range: RingRange,
+        after: &DuePlace,
         until: Timestamp,
         rows: usize,
-    ) -> Result<Vec<ReminderRecord>, sqlx::Error> {
+    ) -> Result<DuePage, sqlx::Error> {
         let query = sqlx::query(in_range!("*", range.first <= range.last));
-        let query = query.bind(ring(range.first)).bind(ring(range.last)).bind(time(until)).bind(limit(rows));
-        Ok(query.fetch_all(&self.0.readers).await?.iter().map(record).collect())
+        let query = query.bind(ring(range.first)).bind(ring(range.last)).bind(time(until));
+        let last = Last::of(after);
+        let query = query.bind(time(after.due)).bind(ring(last.ring)).bind(last.actor_type);
+        let query = query.bind(last.actor_key).bind(last.name).bind(limit(rows));
+        let found = query.fetch_all(&self.0.readers).await?;
+        Ok(DuePage::up_to(rows, found.iter().map(record).collect()))
     }
 
     async fn next_due(&self, range: RingRange) -> Result<Option<Timestamp>, sqlx::Error> {
         let query = sqlx::query_scalar(in_range!("due", range.first <= range.last));
-        let query = query.bind(ring(range.first)).bind(ring(range.last)).bind(i64::MAX).bind(1_i64);
+        let query = query.bind(ring(range.first)).bind(ring(range.last)).bind(i64::MAX);
+        let query = query.bind(0_i64).bind(i64::MIN).bind("").bind("").bind("").bind(1_i64);
         Ok(query.fetch_optional(&self.0.readers).await?.map(timestamp))
     }
 }
@@ -149,8 +160,14 @@ impl ReminderStore for Reminders {
         async move { self.0.read(Reminders::of_actor(self, actor).await) }.boxed()
     }
 
-    fn due(&self, range: RingRange, until: Timestamp, limit: usize) -> StoreFuture<'_, Vec<ReminderRecord>> {
-        async move { self.0.read(Reminders::due(self, range, until, limit).await) }.boxed()
+    fn due<'a>(
+        &'a self,
+        range: RingRange,
+        after: &'a DuePlace,
+        until: Timestamp,
+        limit: usize,
+    ) -> StoreFuture<'a, DuePage> {
+        async move { self.0.read(Reminders::due(self, range, after, until, limit).await) }.boxed()
     }
 
     fn next_due(&self, range: RingRange) -> StoreFuture<'_, Option<Timestamp>> {

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use quark::base::Timestamp;
-use quark::store::{Address, Advance, ReminderRecord, ReminderStore, RingRange, StoreError, StoreFuture};
+use quark::store::{
+    Address, Advance, DuePage, DuePlace, ReminderRecord, ReminderStore, RingRange, StoreError, StoreFuture,
+};
 use tokio::sync::Notify;
 
 use super::CommitFault;
@@ -43,8 +45,14 @@ impl ReminderStore for FaultyReminders {
         self.unless_away(self.inner.of_actor(actor))
     }
 
-    fn due(&self, range: RingRange, until: Timestamp, limit: usize) -> StoreFuture<'_, Vec<ReminderRecord>> {
-        self.unless_away(self.inner.due(range, until, limit))
+    fn due<'a>(
+        &'a self,
+        range: RingRange,
+        after: &'a DuePlace,
+        until: Timestamp,
+        limit: usize,
+    ) -> StoreFuture<'a, DuePage> {
+        self.unless_away(self.inner.due(range, after, until, limit))
     }
 
     fn next_due(&self, range: RingRange) -> StoreFuture<'_, Option<Timestamp>> {
