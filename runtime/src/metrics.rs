@@ -24,5 +24,5 @@ pub const STREAM_FAILED: &str = "quark_stream_failed_attempts_total";
 pub const STREAM_REDELIVERED: &str = "quark_stream_redelivered_items_total";
 /// Items of a durable stream that became dead letters.
 pub const STREAM_DEAD: &str = "quark_stream_dead_items_total";
-/// Items that were late for their window; told by [`Window::late`](crate::streams::window::Window::late).
+/// Items that were handed over and were late for their window.
 pub const STREAM_LATE: &str = "quark_stream_late_items_total";

@@ -33,7 +33,7 @@
 //!   wait and are handed over
 //! - `publisher`, `reader`: publishing to a topic, and reading it from outside of actors
 //! - `durable`: streams that a store keeps
-//! - [`window`]: items gathered by time or by number
+//! - [`window`]: items gathered by time or by number; `late`: those that come too late, for reports
 //! - `report`, `error`: what is told about them
 
 mod buffer;
@@ -43,6 +43,7 @@ mod durable;
 mod error;
 mod flow;
 mod implicit;
+mod late;
 mod own;
 mod pattern;
 mod publisher;

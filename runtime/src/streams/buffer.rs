@@ -21,6 +21,7 @@ pub(crate) struct Counters {
     pub(crate) above_rate: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) lost: AtomicU64,
+    pub(crate) late: AtomicU64,
 }
 
 pub(crate) fn count(counter: &AtomicU64, by: usize) {

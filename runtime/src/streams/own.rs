@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 
 use quark_base::{Key, StreamId};
 
-use super::buffer::Counters;
+use super::buffer::{Counters, count};
 use super::buffered::{ActorBuffer, Shape};
 use super::error::{Reader, SubscribeError};
 use super::flow::Flow;
@@ -134,7 +134,7 @@ impl fmt::Debug for ActorSubscription {
 }
 
 /// What ends a subscription.
-struct Held {
+pub(super) struct Held {
     id: RegistrationId,
     services: Weak<Services>,
     buffer: Arc<dyn Close>,
@@ -143,11 +143,18 @@ struct Held {
 
 trait Close: Send + Sync {
     fn close(&self);
+    /// Counts an item as late for a window, if this is the turn that handles it.
+    fn note_late(&self, turn: usize) -> bool;
 }
 
 impl Held {
     fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
+    }
+
+    /// As [`Close::note_late`].
+    pub(super) fn note_late(&self, turn: usize) -> bool {
+        self.buffer.note_late(turn)
     }
 
     fn end(&self) {
@@ -165,6 +172,10 @@ impl Held {
 pub(crate) struct OwnSubscriptions(Vec<Arc<Held>>);
 
 impl OwnSubscriptions {
+    pub(super) fn held(&self) -> Vec<Arc<Held>> {
+        self.0.clone()
+    }
+
     fn is_full(&mut self) -> bool {
         if self.0.len() >= ACTOR_SUBSCRIPTIONS_MAX {
             self.0.retain(|held| !held.has_ended());
@@ -211,6 +222,12 @@ impl<A: Actor, T: Send + 'static, P: Shape<A, T>> Reported for Own<A, T, P> {
 impl<A: Actor, T: Send + 'static, P: Shape<A, T>> Close for Own<A, T, P> {
     fn close(&self) {
         self.buffer.close();
+    }
+
+    fn note_late(&self, turn: usize) -> bool {
+        let is_ours = self.buffer.buffer.served_by() == Some(turn);
+        count(&self.counters.late, usize::from(is_ours));
+        is_ours
     }
 }
 

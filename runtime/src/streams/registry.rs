@@ -2,6 +2,7 @@
 
 use std::any::{Any, TypeId, type_name};
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -75,6 +76,8 @@ pub(crate) struct Streams {
     state: RwLock<State>,
     /// The durable namespaces. Fixed once the silo has started.
     logs: OnceLock<HashMap<&'static str, Arc<dyn AnyLog>, RandomState>>,
+    /// The subscriptions of actor types, by type and method. Fixed once the silo has started.
+    implicit: OnceLock<HashMap<(&'static str, &'static str), Arc<dyn Reported>, RandomState>>,
     swept_at: Mutex<Duration>,
 }
 
@@ -94,11 +97,22 @@ impl Streams {
     /// Adds the subscriptions of all hosted types.
     pub(crate) fn open(&self, all: Vec<Registration>) -> Result<(), Box<StreamTypeConflict>> {
         let mut state = self.state.write();
+        let mut implicit = HashMap::default();
         for registration in all {
             state.check(&registration)?;
+            if let Reader::Method { actor_type, method } = registration.reader {
+                implicit.insert((actor_type, method), registration.reported.clone());
+            }
             state.add(registration);
         }
+        // Opened once, by the silo's start.
+        self.implicit.get_or_init(|| implicit);
         Ok(())
+    }
+
+    /// The subscription of an actor type's method.
+    pub(crate) fn implicit(&self, actor_type: &'static str, method: &'static str) -> Option<&dyn Reported> {
+        self.implicit.get()?.get(&(actor_type, method)).map(|reported| &**reported)
     }
 
     /// Adds a subscription.
@@ -297,8 +311,9 @@ impl Streams {
                     namespace: registration.pattern.as_str(),
                     reader: registration.reader.clone(),
                     flow: registration.flow,
-                    delivered: counters.delivered.load(std::sync::atomic::Ordering::Relaxed),
+                    delivered: counters.delivered.load(Ordering::Relaxed),
                     dropped: counters.drops(),
+                    late: counters.late.load(Ordering::Relaxed),
                     buffer: registration.reported.fill(),
                     groups: self.groups_of(registration),
                 }

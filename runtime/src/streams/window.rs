@@ -21,6 +21,8 @@
 //! assert_eq!(window.late(), 1);
 //! ```
 //!
+//! An actor's method puts its items in with [`Cx::gather`](crate::Cx::gather), which tells the silo's reports of late ones.
+//!
 //! Windows by time go by the items' own times. The *watermark* is the latest of these, less the lateness that is allowed
 //! ([`WindowSpec::lateness`]); or a later moment that the actor names with [`Window::advance`], such as its clock's when
 //! nothing comes. A window closes when the watermark reaches its end. An item that belongs to no window that is still

@@ -78,6 +78,8 @@ pub(crate) trait AnySlot: Send + Sync + 'static {
     /// Takes back what `lender` lent last.
     fn close_lend(&self, lender: &TaskRef);
     fn device(&self) -> Result<Arc<DeviceLease>, DeviceAbsent>;
+    /// An item was late for a window in `turn`, which is being polled.
+    fn note_late(&self, turn: &TaskRef);
     /// Whether it is active and no turn runs.
     fn is_idle(&self) -> bool;
     fn grid(&self) -> Grid;
@@ -375,6 +377,11 @@ impl<A: Actor> AnySlot for Slot<A> {
         for turn in waiting {
             turn.reject(CallError::Deadlock(chain::describe(submit::callers(&turn), self.actor_id())));
         }
+    }
+
+    #[cold]
+    fn note_late(&self, turn: &TaskRef) {
+        self.count_late(turn);
     }
 
     fn device(&self) -> Result<Arc<DeviceLease>, DeviceAbsent> {
