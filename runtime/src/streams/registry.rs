@@ -70,6 +70,8 @@ struct Readers {
     keyed: HashMap<Key, Arc<[Entry]>, RandomState>,
 }
 
+type ByMethod = HashMap<(&'static str, &'static str), Arc<dyn Reported>, RandomState>;
+
 /// The subscriptions of one silo.
 #[derive(Default)]
 pub(crate) struct Streams {
@@ -77,7 +79,7 @@ pub(crate) struct Streams {
     /// The durable namespaces. Fixed once the silo has started.
     logs: OnceLock<HashMap<&'static str, Arc<dyn AnyLog>, RandomState>>,
     /// The subscriptions of actor types, by type and method. Fixed once the silo has started.
-    implicit: OnceLock<HashMap<(&'static str, &'static str), Arc<dyn Reported>, RandomState>>,
+    implicit: OnceLock<ByMethod>,
     swept_at: Mutex<Duration>,
 }
 
@@ -97,7 +99,7 @@ impl Streams {
     /// Adds the subscriptions of all hosted types.
     pub(crate) fn open(&self, all: Vec<Registration>) -> Result<(), Box<StreamTypeConflict>> {
         let mut state = self.state.write();
-        let mut implicit = HashMap::default();
+        let mut implicit = ByMethod::default();
         for registration in all {
             state.check(&registration)?;
             if let Reader::Method { actor_type, method } = registration.reader {
