@@ -26,6 +26,7 @@
 mod actor;
 mod commit;
 mod error;
+pub mod names;
 mod reminder;
 mod stream;
 
@@ -42,6 +43,7 @@ pub use commit::{
     PendingMessage, SlotWrite,
 };
 pub use error::{Conflict, StoreError};
+pub use names::{NameError, NameOf};
 pub use reminder::{Advance, DuePage, DuePlace, LastDue, ReminderRecord, ReminderStore, RingRange};
 pub use stream::{Delivered, Group, NewItem, Position, ReadStart, Retention, StreamStore};
 

@@ -27,13 +27,15 @@
 pub mod actors;
 pub mod journals;
 pub mod messages;
+pub mod names;
 pub mod reminders;
 pub mod streams;
 
+use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
-use quark_base::Timestamp;
+use quark_base::{Fault as _, Outcome, Retry, Timestamp};
 use quark_runtime::store::{
     Address, Append, Commit, Conflict, ETag, Encoded, Epoch, Fence, Loaded, MessageId, OutboxMessage,
     SlotWrite, Store, StoreError, Wanted,
@@ -84,11 +86,15 @@ macro_rules! conformance_tests {
             values_come_back_byte_by_byte
             unknown_formats_are_kept
             large_values_are_kept
-            odd_keys_and_names_are_kept_apart
             commits_survive_a_new_connection
             acknowledged_commits_of_many_tasks_are_all_there
             of_many_rivals_exactly_one_commits
             a_dropped_commit_leaves_the_store_usable
+        );
+        $crate::conformance_tests!(@part $fixture, names:
+            odd_keys_and_names_are_kept_apart
+            the_longest_names_are_kept
+            names_that_no_store_takes_are_refused
         );
         $crate::conformance_tests!(@part $fixture, journals:
             events_are_numbered_from_one_and_read_in_order
@@ -129,6 +135,7 @@ macro_rules! conformance_tests {
             an_advance_without_a_next_time_removes
             reminders_survive_a_new_connection
             rivals_advance_a_reminder_once
+            names_that_no_store_takes_are_refused
         );
     };
     (@part $fixture:ident, $part:ident: $($case:ident)*) => {
@@ -170,6 +177,7 @@ macro_rules! stream_conformance_tests {
             streams_survive_a_new_connection
             readers_of_a_group_share_its_items
             concurrent_appends_are_all_there
+            names_that_no_store_takes_are_refused
         );
     };
 }
@@ -282,6 +290,16 @@ async fn commit(store: &Store, commit: &Commit) {
     store.actors.commit(commit).await.expect("a commit whose expectations hold goes through");
 }
 
+/// The operation was refused for a name.
+fn refused<T: fmt::Debug>(name: &impl fmt::Debug, result: Result<T, StoreError>) {
+    match result {
+        Err(error @ StoreError::Name(_)) => {
+            assert_eq!((error.outcome(), error.retry()), (Outcome::Rejected, Retry::Pointless));
+        }
+        other => panic!("{name:?} should have been refused, got {other:?}"),
+    }
+}
+
 /// The conflict that the commit ends in.
 async fn conflict(store: &Store, commit: &Commit) -> Conflict {
     match store.actors.commit(commit).await {
@@ -299,6 +317,7 @@ mod tests {
             include_str!("conformance/actors.rs"),
             include_str!("conformance/journals.rs"),
             include_str!("conformance/messages.rs"),
+            include_str!("conformance/names.rs"),
             include_str!("conformance/reminders.rs"),
             include_str!("conformance/streams.rs"),
         ];

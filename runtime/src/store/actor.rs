@@ -27,6 +27,8 @@ use super::{Address, Commit, ETag, Encoded, MessageId, OutboxId, PendingMessage,
 /// - then check every expectation in the same atomic step, in this order: slots' ETags, journals' last sequence numbers,
 ///   inbox ids that are not there; and answer the first that fails as
 ///   [`StoreError::Conflict`](super::StoreError::Conflict), with nothing written;
+/// - refuse names that others do not take ([`names`](super::names)) before anything is sent, with
+///   [`StoreError::Name`](super::StoreError::Name), so that one bad commit keeps no other back;
 /// - say [`StoreError::Unknown`](super::StoreError) and nothing milder when a commit was sent and its answer is
 ///   missing;
 /// - answer in bounded time: an outage is an error, not a wait;

@@ -199,10 +199,10 @@ impl MessageId {
     /// The longest id in bytes: a name of a sender and a number fit, a whole message does not.
     pub const LENGTH_MAX: usize = 512;
 
-    /// The id with this text; `None` if it is empty or too long.
+    /// The id with this text; `None` if it is empty or too long, or has the character U+0000 in it.
     pub fn new(text: impl Into<Box<str>>) -> Option<Self> {
         let text = text.into();
-        (!text.is_empty() && text.len() <= Self::LENGTH_MAX).then_some(Self(text))
+        (!text.is_empty() && text.len() <= Self::LENGTH_MAX && !text.contains('\0')).then_some(Self(text))
     }
 
     /// Its text.
@@ -293,6 +293,7 @@ mod tests {
     #[test]
     fn a_message_id_is_bounded() {
         assert!(MessageId::new("").is_none());
+        assert!(MessageId::new("a\0b").is_none());
         assert!(MessageId::new("x".repeat(MessageId::LENGTH_MAX)).is_some());
         assert!(MessageId::new("x".repeat(MessageId::LENGTH_MAX + 1)).is_none());
     }

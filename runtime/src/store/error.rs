@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use quark_base::{ByteSize, Fault, Outcome, Retry};
 
-use super::{Address, Epoch, MessageId};
+use super::{Address, Epoch, MessageId, NameError};
 
 /// Why a store did not do what it was asked. No text in it holds a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,6 +81,9 @@ pub enum StoreError {
         /// The largest.
         limit: ByteSize,
     },
+    /// Rejected, nothing was sent: a key or name is one that stores do not take. Pointless.
+    #[error("{0}")]
+    Name(Box<NameError>),
     /// Failed: the store answered what nobody expects of it, such as a table of another layout. Pointless.
     #[error("store {store} answered unexpectedly: {cause}")]
     Unexpected {
@@ -137,6 +140,12 @@ impl From<Conflict> for StoreError {
     }
 }
 
+impl From<NameError> for StoreError {
+    fn from(error: NameError) -> Self {
+        Self::Name(Box::new(error))
+    }
+}
+
 impl Fault for StoreError {
     fn outcome(&self) -> Outcome {
         match self {
@@ -146,7 +155,8 @@ impl Fault for StoreError {
             | Self::Full { .. }
             | Self::Denied { .. }
             | Self::Lost { .. }
-            | Self::TooLarge { .. } => Outcome::Rejected,
+            | Self::TooLarge { .. }
+            | Self::Name(_) => Outcome::Rejected,
             Self::Unknown { .. } => Outcome::Unknown,
             Self::Corrupt { .. } | Self::Unexpected { .. } => Outcome::Failed,
         }
@@ -161,6 +171,7 @@ impl Fault for StoreError {
             | Self::Corrupt { .. }
             | Self::Lost { .. }
             | Self::TooLarge { .. }
+            | Self::Name(_)
             | Self::Unexpected { .. } => Retry::Pointless,
         }
     }

@@ -7,7 +7,8 @@ use super::{Address, StoreFuture};
 /// Keeps reminders in a table that is indexed by due time.
 ///
 /// An implementation MUST keep at most one reminder for each actor and name, MUST change it only as a whole, and MUST
-/// answer only when a change survives the end of the silo. Like every store it answers in bounded time.
+/// answer only when a change survives the end of the silo. Like every store it answers in bounded time, and refuses
+/// [names](super::names) that others do not take.
 pub trait ReminderStore: Send + Sync + 'static {
     /// Writes reminders, each in place of one with the same actor and name. All or nothing is not promised for more
     /// than one.

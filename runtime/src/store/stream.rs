@@ -14,7 +14,7 @@ use super::{Encoded, StoreFuture};
 ///
 /// An implementation MUST answer an append only when the items survive the end of the silo; MUST give the items of a
 /// key in the order of their appends; MUST give an item again that a group was given and has not acknowledged, after
-/// `visibility`; MUST NOT give an item to a group that has acknowledged it, unless the group was sent back; and MUST
+/// `visibility`; MUST refuse [names](super::names) that others do not take; MUST NOT give an item to a group that has acknowledged it, unless the group was sent back; and MUST
 /// answer in bounded time. A group that was never opened reads nothing: `read`, `seek` and `lag` of it are
 /// [`StoreError::Unexpected`](super::StoreError::Unexpected).
 pub trait StreamStore: Send + Sync + 'static {

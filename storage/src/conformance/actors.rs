@@ -380,44 +380,6 @@ pub async fn large_values_are_kept<F: Fixture>() {
     assert!(values == [text, bytes], "large values came back changed");
 }
 
-/// Keys, types and names with every character that some store's own syntax might trip over.
-pub async fn odd_keys_and_names_are_kept_apart<F: Fixture>() {
-    let fixture = F::set_up().await;
-    let store = fixture.open().await;
-    let long = "k".repeat(1024);
-    let longer = format!("{long}k");
-    let keys = [
-        "", " ", "/", "//", "a/b", "a", "A", "b", ":", "a:b", "{}", "{a}", "{a", "a}", "%", "_", "*", "?",
-        "[a]", "'", "\"", "\\", "\n", "\t", "ä", "a\u{308}", "🦀", "日本", "$1", "?1", "NULL", "#", ";",
-        &long, &longer,
-    ];
-    let types = ["t", "t/a", "", "T", "{t}"];
-    let addresses = || keys.iter().flat_map(|key| types.map(|of| super::Address::new(of, *key)));
-    for (index, address) in addresses().enumerate() {
-        let mut activation = Activation::load(&store, address.clone(), 1).await;
-        let mut whole = activation.next();
-        for name in ["", "a", "a:b", "ä/{x}"] {
-            whole.slots.push(write(name, None, &format!("{index} {name}")));
-            whole.appends.push(append(name, 0, &[&format!("event {index} {name}")]));
-        }
-        whole.inbox.push(message_id(&format!("{{{index}}}:/")));
-        commit(&store, &whole).await;
-    }
-    for (index, address) in addresses().enumerate() {
-        for name in ["", "a", "a:b", "ä/{x}"] {
-            let text = state_named(&store, &address, name).await;
-            assert_eq!(text, Some(format!("{index} {name}")), "state {name:?} of {address:?}");
-            let events = store.actors.events(&address, name, 0, 10).await.expect("events");
-            assert_eq!(events.len(), 1, "journal {name:?} of {address:?}");
-            assert_eq!(events[0].value, json(&format!("event {index} {name}")));
-        }
-        let own = message_id(&format!("{{{index}}}:/"));
-        let other = message_id(&format!("{{{}}}:/", index + 1));
-        assert_eq!(store.actors.has_received(&address, &own).await, Ok(true), "{address:?}");
-        assert_eq!(store.actors.has_received(&address, &other).await, Ok(false), "{address:?}");
-    }
-}
-
 /// What was acknowledged is there for whoever connects next.
 pub async fn commits_survive_a_new_connection<F: Fixture>() {
     let fixture = F::set_up().await;

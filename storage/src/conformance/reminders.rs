@@ -1,9 +1,9 @@
 //! Reminders and their due times.
 
 use quark_base::Timestamp;
-use quark_runtime::store::{Advance, DuePage, DuePlace, ReminderRecord, RingRange, Store};
+use quark_runtime::store::{Address, Advance, DuePage, DuePlace, ReminderRecord, RingRange, Store, names};
 
-use super::{Fixture, NOW, actor};
+use super::{Fixture, NOW, TYPE, actor, refused};
 
 const NEVER: Timestamp = Timestamp(u64::MAX);
 
@@ -307,4 +307,25 @@ pub async fn rivals_advance_a_reminder_once<F: Fixture>() {
         }
     }
     assert_eq!(applied, vec![1; reminders.len()]);
+}
+
+/// A name that some store does not take is refused by each, before anything is written.
+pub async fn names_that_no_store_takes_are_refused<F: Fixture>() {
+    let fixture = F::set_up().await;
+    let store = fixture.open().await;
+    let fine = reminder("a", "fine", 1, 0);
+    let long = "n".repeat(names::KEY_MAX + 1);
+    for text in ["a\0b", &long] {
+        let address = Address::new(TYPE, text);
+        let of_name = ReminderRecord { name: text.into(), ..fine.clone() };
+        let of_actor = ReminderRecord { actor: address.clone(), ..fine.clone() };
+        for bad in [of_name, of_actor] {
+            refused(&bad, store.reminders.put(&[fine.clone(), bad.clone()]).await);
+            refused(&bad, store.reminders.remove(&bad.actor, &bad.name).await);
+        }
+        refused(&text, store.reminders.of_actor(&address).await);
+    }
+    let bad = ReminderRecord { schedule: "\0".into(), ..fine.clone() };
+    refused(&bad, store.reminders.put(&[fine, bad.clone()]).await);
+    assert_eq!(all(&store).await, [], "nothing was written");
 }

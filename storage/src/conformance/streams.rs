@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use quark_base::{Key, Timestamp};
 use quark_runtime::store::{
-    Delivered, Encoded, Group, NewItem, Position, ReadStart, Retention, Store, StoreError, StreamStore,
+    Delivered, Encoded, Group, NewItem, Position, ReadStart, Retention, Store, StoreError, StreamStore, names,
 };
 
-use super::{Fixture, NOW, PATIENCE, json};
+use super::{Fixture, NOW, PATIENCE, json, refused};
 
 const NAMESPACE: &str = "orders/ä:{x}";
 /// Longer than any case lasts: what was given does not come again.
@@ -507,4 +507,25 @@ pub async fn concurrent_appends_are_all_there<F: Fixture>() {
         assert_eq!(seen, expected, "of key {key}");
     }
     assert_eq!(stream.lag(&group).await, 0);
+}
+
+/// A name that some store does not take is refused by each, before anything is written.
+pub async fn names_that_no_store_takes_are_refused<F: Fixture>() {
+    let fixture = F::set_up().await;
+    let store = fixture.open().await;
+    let stream = Stream::of(&store);
+    let group = stream.open("g", ReadStart::Oldest).await;
+    let fine = item("k", 0, "1");
+    for text in ["a\0b".to_owned(), "n".repeat(names::KEY_MAX + 1)] {
+        let bad = NewItem { key: text.as_str().into(), ..fine.clone() };
+        refused(&bad, stream.store.append(NAMESPACE, &[fine.clone(), bad.clone()]).await);
+        refused(&text, stream.store.append(&text, std::slice::from_ref(&fine)).await);
+        for group in [
+            Group { namespace: text.clone(), ..group.clone() },
+            Group { name: text.clone(), ..group.clone() },
+        ] {
+            refused(&group, stream.store.open_group(&group, ReadStart::Oldest).await);
+        }
+    }
+    assert!(stream.read(&group, 10).await.is_empty(), "nothing was written");
 }

@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use quark_base::Timestamp;
 use quark_runtime::store::{
     ActorStore, Address, Commit, Conflict, Event, FeedEvent, FeedPage, FeedPosition, JournalHead, Loaded,
-    MessageId, OutboxId, PendingMessage, SlotRecord, Snapshot, StoreError, StoreFuture, Wanted,
+    MessageId, NameOf, OutboxId, PendingMessage, SlotRecord, Snapshot, StoreError, StoreFuture, Wanted,
 };
 
 use crate::fence::{self, Entry, Last};
@@ -190,11 +190,20 @@ impl State {
 
 impl ActorStore for Actors {
     fn load<'a>(&'a self, actor: &'a Address, wanted: &'a Wanted) -> StoreFuture<'a, Loaded> {
-        async move { Ok(self.0.lock().load(actor, wanted)) }.boxed()
+        async move {
+            actor.check_names()?;
+            wanted.check_names()?;
+            Ok(self.0.lock().load(actor, wanted))
+        }
+        .boxed()
     }
 
     fn commit<'a>(&'a self, commit: &'a Commit) -> StoreFuture<'a, ()> {
-        async move { self.0.lock().commit(commit) }.boxed()
+        async move {
+            commit.check_names()?;
+            self.0.lock().commit(commit)
+        }
+        .boxed()
     }
 
     fn events<'a>(
@@ -204,7 +213,12 @@ impl ActorStore for Actors {
         after: u64,
         limit: usize,
     ) -> StoreFuture<'a, Vec<Event>> {
-        async move { Ok(self.0.lock().events(actor, journal, after, limit)) }.boxed()
+        async move {
+            actor.check_names()?;
+            NameOf::Journal.check(journal)?;
+            Ok(self.0.lock().events(actor, journal, after, limit))
+        }
+        .boxed()
     }
 
     fn feed<'a>(
@@ -214,7 +228,12 @@ impl ActorStore for Actors {
         after: &'a FeedPosition,
         limit: usize,
     ) -> StoreFuture<'a, FeedPage> {
-        async move { self.0.lock().feed(actor_type, journal, after, limit) }.boxed()
+        async move {
+            NameOf::ActorType.check(actor_type)?;
+            NameOf::Journal.check(journal)?;
+            self.0.lock().feed(actor_type, journal, after, limit)
+        }
+        .boxed()
     }
 
     fn outbox(&self, limit: usize) -> StoreFuture<'_, Vec<PendingMessage>> {
@@ -231,6 +250,7 @@ impl ActorStore for Actors {
 
     fn has_received<'a>(&'a self, actor: &'a Address, message: &'a MessageId) -> StoreFuture<'a, bool> {
         async move {
+            actor.check_names()?;
             Ok(self.0.lock().actors.get(actor).is_some_and(|actor| actor.inbox.contains_key(message)))
         }
         .boxed()

@@ -7,7 +7,7 @@ use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use quark_base::Timestamp;
 use quark_runtime::store::{
-    Address, Advance, DuePage, DuePlace, ReminderRecord, ReminderStore, RingRange, StoreFuture,
+    Address, Advance, DuePage, DuePlace, NameOf, ReminderRecord, ReminderStore, RingRange, StoreFuture,
 };
 
 /// By actor and name, and by due time.
@@ -70,6 +70,7 @@ impl Table {
 impl ReminderStore for Reminders {
     fn put<'a>(&'a self, reminders: &'a [ReminderRecord]) -> StoreFuture<'a, ()> {
         async move {
+            reminders.iter().try_for_each(ReminderRecord::check_names)?;
             let mut table = self.0.lock();
             reminders.iter().for_each(|reminder| table.put(reminder));
             Ok(())
@@ -78,11 +79,17 @@ impl ReminderStore for Reminders {
     }
 
     fn remove<'a>(&'a self, actor: &'a Address, name: &'a str) -> StoreFuture<'a, bool> {
-        async move { Ok(self.0.lock().remove(&(actor.clone(), name.to_owned())).is_some()) }.boxed()
+        async move {
+            actor.check_names()?;
+            NameOf::Reminder.check(name)?;
+            Ok(self.0.lock().remove(&(actor.clone(), name.to_owned())).is_some())
+        }
+        .boxed()
     }
 
     fn of_actor<'a>(&'a self, actor: &'a Address) -> StoreFuture<'a, Vec<ReminderRecord>> {
         async move {
+            actor.check_names()?;
             let table = self.0.lock();
             let from = table.reminders.range((actor.clone(), String::new())..);
             let of_actor = from.map(|(_, reminder)| reminder).take_while(|reminder| reminder.actor == *actor);

@@ -9,7 +9,7 @@ use futures_util::FutureExt as _;
 use parking_lot::Mutex;
 use quark_base::Timestamp;
 use quark_runtime::store::{
-    Delivered, Group, NewItem, Position, ReadStart, Retention, StoreError, StoreFuture, StreamStore,
+    Delivered, Group, NameOf, NewItem, Position, ReadStart, Retention, StoreError, StoreFuture, StreamStore,
 };
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -201,6 +201,8 @@ impl Streams {
 impl StreamStore for Streams {
     fn append<'a>(&'a self, namespace: &'a str, items: &'a [NewItem]) -> StoreFuture<'a, Vec<Position>> {
         async move {
+            NameOf::Namespace.check(namespace)?;
+            items.iter().try_for_each(NewItem::check_names)?;
             let positions = self.state.lock().append(namespace, items);
             self.changed.notify_waiters();
             Ok(positions)
@@ -210,6 +212,7 @@ impl StreamStore for Streams {
 
     fn open_group<'a>(&'a self, group: &'a Group, start: ReadStart) -> StoreFuture<'a, ()> {
         async move {
+            group.check_names()?;
             self.state.lock().open_group(group, start);
             Ok(())
         }

@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 use quark_base::Timestamp;
 use quark_runtime::store::{
     ActorStore, Address, Commit, Event, FeedEvent, FeedPage, FeedPosition, JournalHead, Loaded, MessageId,
-    OutboxId, OutboxMessage, PendingMessage, SlotRecord, Snapshot, StoreFuture, Wanted,
+    NameOf, OutboxId, OutboxMessage, PendingMessage, SlotRecord, Snapshot, StoreFuture, Wanted,
 };
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -183,11 +183,17 @@ fn place(position: &FeedPosition) -> Option<(i64, i64)> {
 
 impl ActorStore for Actors {
     fn load<'a>(&'a self, actor: &'a Address, wanted: &'a Wanted) -> StoreFuture<'a, Loaded> {
-        async move { self.0.read(self.load(actor, wanted)).await }.boxed()
+        async move {
+            actor.check_names()?;
+            wanted.check_names()?;
+            self.0.read(self.load(actor, wanted)).await
+        }
+        .boxed()
     }
 
     fn commit<'a>(&'a self, commit: &'a Commit) -> StoreFuture<'a, ()> {
         async move {
+            commit.check_names()?;
             check_sizes(&self.0.errors.store, commit)?;
             self.0.noted(self.0.writer.commit(commit.clone()).await)
         }
@@ -201,7 +207,12 @@ impl ActorStore for Actors {
         after: u64,
         limit: usize,
     ) -> StoreFuture<'a, Vec<Event>> {
-        async move { self.0.read(self.events(actor, journal, after, limit)).await }.boxed()
+        async move {
+            actor.check_names()?;
+            NameOf::Journal.check(journal)?;
+            self.0.read(self.events(actor, journal, after, limit)).await
+        }
+        .boxed()
     }
 
     fn feed<'a>(
@@ -212,6 +223,8 @@ impl ActorStore for Actors {
         limit: usize,
     ) -> StoreFuture<'a, FeedPage> {
         async move {
+            NameOf::ActorType.check(actor_type)?;
+            NameOf::Journal.check(journal)?;
             let place = place(after).ok_or_else(|| crate::unknown_position(&self.0.errors.store, after))?;
             self.0.read(self.feed(actor_type, journal, place, limit)).await
         }
@@ -233,7 +246,11 @@ impl ActorStore for Actors {
     }
 
     fn has_received<'a>(&'a self, actor: &'a Address, message: &'a MessageId) -> StoreFuture<'a, bool> {
-        async move { self.0.read(self.has_received(actor, message)).await }.boxed()
+        async move {
+            actor.check_names()?;
+            self.0.read(self.has_received(actor, message)).await
+        }
+        .boxed()
     }
 
     fn forget_received(&self, time: Timestamp) -> StoreFuture<'_, u64> {

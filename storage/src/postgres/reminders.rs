@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use quark_base::Timestamp;
 use quark_runtime::store::{
-    Address, Advance, DuePage, DuePlace, ReminderRecord, ReminderStore, RingRange, StoreFuture,
+    Address, Advance, DuePage, DuePlace, NameOf, ReminderRecord, ReminderStore, RingRange, StoreFuture,
 };
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
@@ -132,15 +132,28 @@ impl Reminders {
 
 impl ReminderStore for Reminders {
     fn put<'a>(&'a self, reminders: &'a [ReminderRecord]) -> StoreFuture<'a, ()> {
-        async move { self.0.write(self.put(reminders)).await }.boxed()
+        async move {
+            reminders.iter().try_for_each(ReminderRecord::check_names)?;
+            self.0.write(self.put(reminders)).await
+        }
+        .boxed()
     }
 
     fn remove<'a>(&'a self, actor: &'a Address, name: &'a str) -> StoreFuture<'a, bool> {
-        async move { self.0.write(self.remove(actor, name)).await }.boxed()
+        async move {
+            actor.check_names()?;
+            NameOf::Reminder.check(name)?;
+            self.0.write(self.remove(actor, name)).await
+        }
+        .boxed()
     }
 
     fn of_actor<'a>(&'a self, actor: &'a Address) -> StoreFuture<'a, Vec<ReminderRecord>> {
-        async move { self.0.read(self.of_actor(actor)).await }.boxed()
+        async move {
+            actor.check_names()?;
+            self.0.read(self.of_actor(actor)).await
+        }
+        .boxed()
     }
 
     fn due<'a>(

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use quark_base::Timestamp;
 use quark_runtime::store::{
-    ActorStore, Address, Commit, ETag, Event, FeedPage, FeedPosition, JournalHead, Loaded, MessageId,
+    ActorStore, Address, Commit, ETag, Event, FeedPage, FeedPosition, JournalHead, Loaded, MessageId, NameOf,
     OutboxId, PendingMessage, StoreError, StoreFuture, Wanted,
 };
 use redis::Value;
@@ -225,11 +225,20 @@ pub(super) fn read_event(mut entry: Entry) -> Result<Event, Damaged> {
 
 impl ActorStore for Actors {
     fn load<'a>(&'a self, actor: &'a Address, wanted: &'a Wanted) -> StoreFuture<'a, Loaded> {
-        Self::load(self, actor, wanted).boxed()
+        async move {
+            actor.check_names()?;
+            wanted.check_names()?;
+            Self::load(self, actor, wanted).await
+        }
+        .boxed()
     }
 
     fn commit<'a>(&'a self, commit: &'a Commit) -> StoreFuture<'a, ()> {
-        Self::commit(self, commit).boxed()
+        async move {
+            commit.check_names()?;
+            Self::commit(self, commit).await
+        }
+        .boxed()
     }
 
     fn events<'a>(
@@ -239,7 +248,12 @@ impl ActorStore for Actors {
         after: u64,
         limit: usize,
     ) -> StoreFuture<'a, Vec<Event>> {
-        Self::events(self, actor, journal, after, limit).boxed()
+        async move {
+            actor.check_names()?;
+            NameOf::Journal.check(journal)?;
+            Self::events(self, actor, journal, after, limit).await
+        }
+        .boxed()
     }
 
     fn feed<'a>(
@@ -249,7 +263,12 @@ impl ActorStore for Actors {
         after: &'a FeedPosition,
         limit: usize,
     ) -> StoreFuture<'a, FeedPage> {
-        feed::read(&self.client, actor_type, journal, after, limit).boxed()
+        async move {
+            NameOf::ActorType.check(actor_type)?;
+            NameOf::Journal.check(journal)?;
+            feed::read(&self.client, actor_type, journal, after, limit).await
+        }
+        .boxed()
     }
 
     fn outbox(&self, limit: usize) -> StoreFuture<'_, Vec<PendingMessage>> {
@@ -261,7 +280,11 @@ impl ActorStore for Actors {
     }
 
     fn has_received<'a>(&'a self, actor: &'a Address, message: &'a MessageId) -> StoreFuture<'a, bool> {
-        Self::has_received(self, actor, message).boxed()
+        async move {
+            actor.check_names()?;
+            Self::has_received(self, actor, message).await
+        }
+        .boxed()
     }
 
     fn forget_received(&self, time: Timestamp) -> StoreFuture<'_, u64> {

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use futures_util::FutureExt as _;
 use quark_base::Timestamp;
 use quark_runtime::store::{
-    Address, Advance, DuePage, DuePlace, ReminderRecord, ReminderStore, RingRange, StoreError, StoreFuture,
+    Address, Advance, DuePage, DuePlace, NameOf, ReminderRecord, ReminderStore, RingRange, StoreError,
+    StoreFuture,
 };
 use redis::{Cmd, Value};
 
@@ -269,15 +270,28 @@ fn read_score(text: &[u8]) -> Result<Timestamp, Damaged> {
 
 impl ReminderStore for Reminders {
     fn put<'a>(&'a self, reminders: &'a [ReminderRecord]) -> StoreFuture<'a, ()> {
-        Self::put(self, reminders).boxed()
+        async move {
+            reminders.iter().try_for_each(ReminderRecord::check_names)?;
+            Self::put(self, reminders).await
+        }
+        .boxed()
     }
 
     fn remove<'a>(&'a self, actor: &'a Address, name: &'a str) -> StoreFuture<'a, bool> {
-        Self::remove(self, actor, name).boxed()
+        async move {
+            actor.check_names()?;
+            NameOf::Reminder.check(name)?;
+            Self::remove(self, actor, name).await
+        }
+        .boxed()
     }
 
     fn of_actor<'a>(&'a self, actor: &'a Address) -> StoreFuture<'a, Vec<ReminderRecord>> {
-        Self::of_actor(self, actor).boxed()
+        async move {
+            actor.check_names()?;
+            Self::of_actor(self, actor).await
+        }
+        .boxed()
     }
 
     fn due<'a>(

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use quark_base::Timestamp;
 use quark_runtime::store::{
-    Delivered, Group, NewItem, Position, ReadStart, Retention, StoreError, StoreFuture, StreamStore,
+    Delivered, Group, NameOf, NewItem, Position, ReadStart, Retention, StoreError, StoreFuture, StreamStore,
 };
 use redis::{Cmd, Value};
 use tokio::time::Instant;
@@ -274,11 +274,20 @@ fn id_before(start: ReadStart, partition: u32) -> String {
 
 impl StreamStore for Streams {
     fn append<'a>(&'a self, namespace: &'a str, items: &'a [NewItem]) -> StoreFuture<'a, Vec<Position>> {
-        Self::append(self, namespace, items).boxed()
+        async move {
+            NameOf::Namespace.check(namespace)?;
+            items.iter().try_for_each(NewItem::check_names)?;
+            Self::append(self, namespace, items).await
+        }
+        .boxed()
     }
 
     fn open_group<'a>(&'a self, group: &'a Group, start: ReadStart) -> StoreFuture<'a, ()> {
-        self.place(Name::StreamOpen, group, start).boxed()
+        async move {
+            group.check_names()?;
+            self.place(Name::StreamOpen, group, start).await
+        }
+        .boxed()
     }
 
     fn read<'a>(

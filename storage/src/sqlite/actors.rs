@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use quark_base::Timestamp;
 use quark_runtime::store::{
     ActorStore, Address, Commit, ETag, Epoch, Event, FeedEvent, FeedPage, FeedPosition, JournalHead, Loaded,
-    MessageId, OutboxId, OutboxMessage, PendingMessage, SlotRecord, Snapshot, StoreFuture, Wanted,
+    MessageId, NameOf, OutboxId, OutboxMessage, PendingMessage, SlotRecord, Snapshot, StoreFuture, Wanted,
 };
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection as _, Row as _, SqliteConnection};
@@ -178,11 +178,17 @@ fn forget_received<'c>(
 
 impl ActorStore for Actors {
     fn load<'a>(&'a self, actor: &'a Address, wanted: &'a Wanted) -> StoreFuture<'a, Loaded> {
-        async move { self.0.read(Actors::load(self, actor, wanted).await) }.boxed()
+        async move {
+            actor.check_names()?;
+            wanted.check_names()?;
+            self.0.read(Actors::load(self, actor, wanted).await)
+        }
+        .boxed()
     }
 
     fn commit<'a>(&'a self, commit: &'a Commit) -> StoreFuture<'a, ()> {
         async move {
+            commit.check_names()?;
             check_sizes(&self.0.errors.store, commit)?;
             self.0.noted(self.0.writer.commit(commit.clone()).await)
         }
@@ -196,7 +202,12 @@ impl ActorStore for Actors {
         after: u64,
         limit: usize,
     ) -> StoreFuture<'a, Vec<Event>> {
-        async move { self.0.read(Actors::events(self, actor, journal, after, limit).await) }.boxed()
+        async move {
+            actor.check_names()?;
+            NameOf::Journal.check(journal)?;
+            self.0.read(Actors::events(self, actor, journal, after, limit).await)
+        }
+        .boxed()
     }
 
     fn feed<'a>(
@@ -207,6 +218,8 @@ impl ActorStore for Actors {
         limit: usize,
     ) -> StoreFuture<'a, FeedPage> {
         async move {
+            NameOf::ActorType.check(actor_type)?;
+            NameOf::Journal.check(journal)?;
             let place = match after.0.as_str() {
                 "" => Ok(0),
                 text => text.parse(),
@@ -232,7 +245,11 @@ impl ActorStore for Actors {
     }
 
     fn has_received<'a>(&'a self, actor: &'a Address, message: &'a MessageId) -> StoreFuture<'a, bool> {
-        async move { self.0.read(Actors::has_received(self, actor, message).await) }.boxed()
+        async move {
+            actor.check_names()?;
+            self.0.read(Actors::has_received(self, actor, message).await)
+        }
+        .boxed()
     }
 
     fn forget_received(&self, time: Timestamp) -> StoreFuture<'_, u64> {

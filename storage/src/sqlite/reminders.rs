@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use quark_base::Timestamp;
 use quark_runtime::store::{
-    Address, Advance, DuePage, DuePlace, ReminderRecord, ReminderStore, RingRange, StoreFuture,
+    Address, Advance, DuePage, DuePlace, NameOf, ReminderRecord, ReminderStore, RingRange, StoreFuture,
 };
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
@@ -148,16 +148,28 @@ fn advance<'c>(
 
 impl ReminderStore for Reminders {
     fn put<'a>(&'a self, reminders: &'a [ReminderRecord]) -> StoreFuture<'a, ()> {
-        async move { self.0.noted(self.0.writer.write(reminders.to_vec(), put).await) }.boxed()
+        async move {
+            reminders.iter().try_for_each(ReminderRecord::check_names)?;
+            self.0.noted(self.0.writer.write(reminders.to_vec(), put).await)
+        }
+        .boxed()
     }
 
     fn remove<'a>(&'a self, actor: &'a Address, name: &'a str) -> StoreFuture<'a, bool> {
-        async move { self.0.noted(self.0.writer.write((actor.clone(), name.to_owned()), remove).await) }
-            .boxed()
+        async move {
+            actor.check_names()?;
+            NameOf::Reminder.check(name)?;
+            self.0.noted(self.0.writer.write((actor.clone(), name.to_owned()), remove).await)
+        }
+        .boxed()
     }
 
     fn of_actor<'a>(&'a self, actor: &'a Address) -> StoreFuture<'a, Vec<ReminderRecord>> {
-        async move { self.0.read(Reminders::of_actor(self, actor).await) }.boxed()
+        async move {
+            actor.check_names()?;
+            self.0.read(Reminders::of_actor(self, actor).await)
+        }
+        .boxed()
     }
 
     fn due<'a>(

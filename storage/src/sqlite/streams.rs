@@ -10,7 +10,7 @@ use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use quark_base::Timestamp;
 use quark_runtime::store::{
-    Delivered, Group, NewItem, Position, ReadStart, Retention, StoreError, StoreFuture, StreamStore,
+    Delivered, Group, NameOf, NewItem, Position, ReadStart, Retention, StoreError, StoreFuture, StreamStore,
 };
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Row as _, SqliteConnection};
@@ -292,6 +292,8 @@ fn trim<'c>(
 impl StreamStore for Streams {
     fn append<'a>(&'a self, namespace: &'a str, items: &'a [NewItem]) -> StoreFuture<'a, Vec<Position>> {
         async move {
+            NameOf::Namespace.check(namespace)?;
+            items.iter().try_for_each(NewItem::check_names)?;
             check_values(&self.shared.errors.store, items.iter().map(|item| &item.value))?;
             let data = (namespace.to_owned(), items.to_vec());
             let positions = self.shared.noted(self.shared.writer.write(data, append).await)?;
@@ -302,8 +304,11 @@ impl StreamStore for Streams {
     }
 
     fn open_group<'a>(&'a self, group: &'a Group, start: ReadStart) -> StoreFuture<'a, ()> {
-        async move { self.shared.noted(self.shared.writer.write((group.clone(), start), open_group).await) }
-            .boxed()
+        async move {
+            group.check_names()?;
+            self.shared.noted(self.shared.writer.write((group.clone(), start), open_group).await)
+        }
+        .boxed()
     }
 
     fn read<'a>(

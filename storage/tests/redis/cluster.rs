@@ -5,7 +5,7 @@ use std::sync::{Arc, LazyLock};
 
 use futures_util::future::BoxFuture;
 use quark_runtime::store::{HealthState, Store};
-use quark_storage::conformance::{Fixture, actors, journals, messages, reminders, run, streams};
+use quark_storage::conformance::{Fixture, actors, journals, messages, names, reminders, run, streams};
 
 use super::faults::Writer;
 use super::open_url;
@@ -117,7 +117,6 @@ fn a_cluster_keeps_the_promises() {
             actors::the_fence_holds_across_states_and_journals
             actors::a_commit_sent_again_is_answered_and_not_repeated
             actors::a_failed_expectation_leaves_nothing_behind
-            actors::odd_keys_and_names_are_kept_apart
             actors::commits_survive_a_new_connection
             actors::acknowledged_commits_of_many_tasks_are_all_there
             actors::of_many_rivals_exactly_one_commits
@@ -131,6 +130,7 @@ fn a_cluster_keeps_the_promises() {
             messages::a_relayed_message_is_gone
             messages::an_outbox_is_read_up_to_its_limit
             messages::old_receipts_are_forgotten_and_new_ones_kept
+            names::odd_keys_and_names_are_kept_apart
             reminders::a_reminder_is_set_anew_in_place
             reminders::reminders_of_an_actor_come_by_name
             reminders::due_reminders_come_soonest_first_up_to_the_limit
