@@ -1,5 +1,6 @@
 //! Keys and names: all that are taken are kept apart, and what one store does not take, none does.
 
+use futures_util::future::join;
 use quark_runtime::store::{
     Address, Append, Encoded, Epoch, Fence, MessageId, OutboxMessage, SlotWrite, Wanted, names,
 };
@@ -128,7 +129,8 @@ pub async fn names_that_no_store_takes_are_refused<F: Fixture>() {
             // Both are on their way at once, so that a store may put them into one batch.
             let mut fine = Activation::load(&store, actor("fine"), 1).await;
             let fine = fine.next();
-            let (bad, fine) = futures_util::join!(store.actors.commit(&bad), store.actors.commit(&fine));
+            let both = join(store.actors.commit(&bad), store.actors.commit(&fine));
+            let (bad, fine) = both.await;
             refused(&name(), bad);
             assert_eq!(fine, Ok(()));
         }
