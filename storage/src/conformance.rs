@@ -38,7 +38,7 @@ use std::time::Duration;
 use quark_base::{Fault as _, Outcome, Retry, Timestamp};
 use quark_runtime::store::{
     Address, Append, Commit, Conflict, ETag, Encoded, Epoch, Fence, Loaded, MessageId, OutboxMessage,
-    SlotWrite, Store, StoreError, Wanted,
+    OutboxPlace, PendingMessage, SlotWrite, Store, StoreError, Wanted,
 };
 
 /// Data of one store's own, for one test.
@@ -47,6 +47,12 @@ pub trait Fixture: Sized + Send + Sync + 'static {
     fn set_up() -> impl Future<Output = Self> + Send;
     /// A store on this data, if possible with connections of its own.
     fn open(&self) -> impl Future<Output = Store> + Send;
+}
+
+/// The first messages that wait in outboxes.
+pub(crate) async fn pending(store: &Store, limit: usize) -> Vec<PendingMessage> {
+    let page = store.actors.outbox(&OutboxPlace::default(), limit).await;
+    page.expect("an outbox can be read").messages
 }
 
 /// Runs one case to its end, on a runtime of its own with two threads.
@@ -113,6 +119,7 @@ macro_rules! conformance_tests {
             messages_wait_in_the_order_of_their_commits
             a_relayed_message_is_gone
             an_outbox_is_read_up_to_its_limit
+            an_outbox_is_read_in_pages
             a_message_keeps_what_it_was_given
             a_message_takes_effect_once
             a_message_is_received_by_each_actor_for_itself

@@ -6,7 +6,8 @@ use postgres_support::Database;
 use postgres_support::proxy::{Mode, Proxy};
 use quark_base::{Fault as _, Outcome, Retry, Timestamp};
 use quark_runtime::store::{
-    Address, Append, Commit, Encoded, Epoch, FeedPosition, Fence, HealthState, Store, StoreError, Wanted,
+    Address, Append, Commit, Encoded, Epoch, FeedPosition, Fence, HealthState, OutboxMessage, OutboxPlace,
+    Store, StoreError, Wanted,
 };
 use quark_servers::local;
 use quark_storage::{OpenError, StoreUrl};
@@ -322,6 +323,30 @@ async fn a_feed_shows_nothing_behind_which_an_older_transaction_may_still_commit
             return;
         }
     }
+}
+
+#[tokio::test]
+async fn a_place_in_the_outbox_passes_no_message_that_an_older_transaction_may_still_commit() {
+    let database = Database::new().await;
+    let store = open(&database.url("")).await;
+    let send = |key: &str| {
+        let mut commit = event(key, 1);
+        let body = Encoded { format: "json".into(), version: 1, bytes: b"[]".to_vec() };
+        commit.outbox.push(OutboxMessage { to: Address::new("t", "to"), method: "m".into(), body });
+        commit
+    };
+    store.actors.commit(&send("a")).await.unwrap();
+    let mut older = connect(&database).await;
+    execute(&mut older, "BEGIN; SELECT pg_current_xact_id()").await;
+    store.actors.commit(&send("b")).await.unwrap();
+    // All that can be seen is there from the beginning, since that is read again.
+    let page = store.actors.outbox(&OutboxPlace::default(), 1).await.unwrap();
+    assert_eq!(page.messages[0].id.from, Address::new("t", "a"));
+    assert_eq!(store.actors.outbox(&OutboxPlace::default(), 10).await.unwrap().messages.len(), 2);
+    assert!(store.actors.outbox(&page.next, 10).await.unwrap().messages.is_empty());
+    execute(&mut older, "COMMIT").await;
+    // Others that share the server may hold it up for a moment too.
+    while store.actors.outbox(&page.next, 10).await.unwrap().messages.is_empty() {}
 }
 
 #[tokio::test]

@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use quark::base::Timestamp;
 use quark::store::{
-    ActorStore, Address, Commit, Event, FeedPage, FeedPosition, Loaded, MessageId, OutboxId, PendingMessage,
-    Store, StoreError, StoreFuture, Wanted,
+    ActorStore, Address, Commit, Event, FeedPage, FeedPosition, Loaded, MessageId, OutboxId, OutboxPage,
+    OutboxPlace, Store, StoreError, StoreFuture, Wanted,
 };
 use tokio::sync::Notify;
 
@@ -154,8 +154,8 @@ impl ActorStore for Faulty {
         self.inner.feed(actor_type, journal, after, limit)
     }
 
-    fn outbox(&self, limit: usize) -> StoreFuture<'_, Vec<PendingMessage>> {
-        self.inner.outbox(limit)
+    fn outbox<'a>(&'a self, after: &'a OutboxPlace, limit: usize) -> StoreFuture<'a, OutboxPage> {
+        self.inner.outbox(after, limit)
     }
 
     fn relayed<'a>(&'a self, messages: &'a [OutboxId]) -> StoreFuture<'a, ()> {

@@ -1,10 +1,10 @@
 //! Messages that are written with their sender's state, and take effect in their receiver's exactly once.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 
 use quark::prelude::*;
-use quark::store::{Address, MessageId, Store, StoreError};
+use quark::store::{Address, MessageId, OutboxPlace, Store, StoreError};
 use quark::{StateCause, storage};
 use quark_testkit::{CommitFault, StoreFaults, TestSilo};
 
@@ -69,6 +69,8 @@ impl Sender {
 #[derive(Default)]
 struct Trouble {
     deliveries: AtomicU32,
+    /// The amounts of all deliveries.
+    taken: Mutex<Vec<i64>>,
     fails: AtomicU32,
 }
 
@@ -85,6 +87,7 @@ impl Receiver {
     #[durable]
     pub async fn credit(&mut self, cx: &Cx, amount: i64) -> Result<()> {
         self.trouble.deliveries.fetch_add(1, Ordering::SeqCst);
+        self.trouble.taken.lock().unwrap().push(amount);
         *self.balance += amount;
         let mut transaction = cx.transaction();
         transaction.save(&self.balance)?;
@@ -137,7 +140,7 @@ async fn received(silo: &TestSilo, key: &str) -> i64 {
 }
 
 async fn outbox(store: &Store) -> usize {
-    store.actors.outbox(100).await.unwrap().len()
+    store.actors.outbox(&OutboxPlace::default(), 100).await.unwrap().messages.len()
 }
 
 #[tokio::test]
@@ -266,26 +269,56 @@ async fn a_receiver_that_does_not_come_back_holds_nobody_else_up() {
     assert_eq!(outbox(&store).await, 1, "it is tried again, and nobody gives it up");
 }
 
+/// Leaves messages in the outboxes of so many actors that are no more, each a thousand to a receiver that nobody hosts.
+async fn leave_messages_to_nobody(store: &Store, senders: u32) {
+    use quark::store::{Commit, Encoded, Epoch, Fence, OutboxMessage};
+    let body = Encoded { format: "json".into(), version: 1, bytes: b"[1]".to_vec() };
+    for from in 0..senders {
+        let fence = Fence { seen: None, epoch: Epoch(1), sequence: 1 };
+        let from = Address::new("bank.sender", format!("old {from}"));
+        let mut commit = Commit::new(from, fence, Default::default());
+        let to = Address::new("bank.nowhere", "x");
+        let message = OutboxMessage { to, method: "credit".into(), body: body.clone() };
+        commit.outbox = vec![message; 1_000];
+        store.actors.commit(&commit).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn any_number_of_messages_that_nobody_takes_leave_room_for_others() {
-    use quark::store::{Commit, Encoded, Epoch, Fence, OutboxMessage};
     let store = storage::memory();
-    let fence = Fence { seen: None, epoch: Epoch(1), sequence: 1 };
-    let mut commit = Commit::new(Address::new("bank.sender", "old"), fence, Default::default());
-    let body = Encoded { format: "json".into(), version: 1, bytes: b"[1]".to_vec() };
-    let message = |to: u32| OutboxMessage {
-        to: Address::new("bank.nowhere", to.to_string()),
-        method: "credit".into(),
-        body: body.clone(),
-    };
-    commit.outbox = (0..1_500).map(message).collect();
-    store.actors.commit(&commit).await.unwrap();
+    leave_messages_to_nobody(&store, 70).await;
     let silo = silo_over(store.clone(), &Arc::default(), 1);
     let sender = silo.grid().actor::<Sender>("s");
     sender.transfer("a".into(), 7).await.unwrap();
-    silo.settle().await;
     silo.advance(Duration::from_secs(30)).await;
     assert_eq!(received(&silo, "a").await, 7);
+    // From then on what is new is seen at once.
+    for round in 1..=3 {
+        sender.transfer("b".into(), 1).await.unwrap();
+        silo.advance(Duration::from_secs(1)).await;
+        assert_eq!(received(&silo, "b").await, round);
+    }
+}
+
+#[tokio::test]
+async fn messages_of_one_line_keep_their_order_behind_many_that_nobody_takes() {
+    let (store, trouble) = (storage::memory(), Arc::new(Trouble::default()));
+    leave_messages_to_nobody(&store, 3).await;
+    let silo = silo_over(store.clone(), &trouble, 1);
+    silo.advance(Duration::from_secs(30)).await;
+    let sender = silo.grid().actor::<Sender>("s");
+    trouble.fails.store(2, Ordering::SeqCst);
+    for amount in 1..=200 {
+        sender.transfer("a".into(), amount).await.unwrap();
+        if amount % 50 == 0 {
+            silo.advance(ms(20)).await;
+        }
+    }
+    silo.advance(Duration::from_secs(60)).await;
+    assert_eq!(received(&silo, "a").await, (1..=200).sum::<i64>());
+    let taken = trouble.taken.lock().unwrap().clone();
+    assert!(taken.is_sorted(), "{taken:?}");
 }
 
 #[tokio::test]
@@ -295,7 +328,7 @@ async fn a_message_that_another_silo_took_is_forgotten_here() {
     trouble.fails.store(1, Ordering::SeqCst);
     silo.grid().actor::<Sender>("s").transfer("a".into(), 1).await.unwrap();
     silo.settle().await;
-    let left = store.actors.outbox(10).await.unwrap();
+    let left = store.actors.outbox(&OutboxPlace::default(), 10).await.unwrap().messages;
     let ids: Vec<_> = left.into_iter().map(|message| message.id).collect();
     store.actors.relayed(&ids).await.unwrap();
     // Were it still waited for, this would never come to rest.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use quark::prelude::*;
 use quark::storage;
-use quark::store::{Address, Store};
+use quark::store::{Address, OutboxPlace, Store};
 use quark::streams::{DurableStream, GroupReport};
 use quark_testkit::{CommitFault, StoreFaults, TestSilo};
 use quark_tests::Gate;
@@ -122,7 +122,7 @@ async fn a_durable_message_that_took_effect_while_it_was_sent_again_leaves_its_o
     gate.open();
     silo.settle().await;
     assert_eq!(runs.count(), 2);
-    assert_eq!(store.actors.outbox(10).await.unwrap(), []);
+    assert_eq!(store.actors.outbox(&OutboxPlace::default(), 10).await.unwrap().messages, []);
     assert_eq!(total(&silo).await, 10);
 }
 

@@ -64,9 +64,13 @@ pub trait ActorStore: Send + Sync + 'static {
         limit: usize,
     ) -> StoreFuture<'a, FeedPage>;
 
-    /// Reads messages of outboxes that are still there, at most `limit`, those of one actor in the order of its
-    /// commits.
-    fn outbox(&self, limit: usize) -> StoreFuture<'_, Vec<PendingMessage>>;
+    /// Reads messages of outboxes that are still there and come after a place, at most `limit`, which is at least one;
+    /// those of one actor in the order of its commits.
+    ///
+    /// Pages that each begin where the one before it ended MUST leave no message out, whenever it was committed; to keep
+    /// to that, a store may show a message from a place on only some time after its commit was answered. From the
+    /// beginning it MUST show it at once. A page MUST take no longer for what stands before its place.
+    fn outbox<'a>(&'a self, after: &'a OutboxPlace, limit: usize) -> StoreFuture<'a, OutboxPage>;
 
     /// Takes messages out of their outboxes, since they were delivered. One that is gone already is no error.
     fn relayed<'a>(&'a self, messages: &'a [OutboxId]) -> StoreFuture<'a, ()>;
@@ -153,6 +157,22 @@ pub struct FeedPage {
     /// Where the next page begins. To be kept by whoever reads.
     pub next: FeedPosition,
 }
+
+/// A part of the messages that wait in outboxes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutboxPage {
+    /// The messages.
+    pub messages: Vec<PendingMessage>,
+    /// Where the next page begins.
+    pub next: OutboxPlace,
+    /// There were no further ones to be seen.
+    pub is_last: bool,
+}
+
+/// A place among the messages that wait in outboxes. Its numbers are the store's own; the default is the beginning. Not
+/// to be kept for another process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OutboxPlace(pub Box<[u64]>);
 
 /// A place in a feed. Its text is the store's own; the default is the beginning.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]

@@ -6,8 +6,8 @@ use futures_util::FutureExt as _;
 use proptest::prelude::*;
 use quark_base::Timestamp;
 use quark_runtime::store::{
-    Address, Append, Commit, ETag, Encoded, Epoch, Fence, MessageId, OutboxMessage, SlotWrite, Snapshot,
-    Store, Wanted,
+    Address, Append, Commit, ETag, Encoded, Epoch, Fence, MessageId, OutboxMessage, OutboxPlace, SlotWrite,
+    Snapshot, Store, Wanted,
 };
 
 use super::{Answers, Questions, Writes};
@@ -152,7 +152,7 @@ fn compare(tables: &Tables, oracle: &Store) {
             assert_eq!(received, tables.inbox.contains(&(actor.clone(), message)));
         }
     }
-    let pending = now(oracle.actors.outbox(1000)).unwrap();
+    let pending = now(oracle.actors.outbox(&OutboxPlace::default(), 1000)).unwrap().messages;
     let pending: Vec<_> =
         pending.into_iter().map(|sent| (sent.id.from, sent.id.commit, sent.id.index, sent.message)).collect();
     assert_eq!(pending, tables.outbox);

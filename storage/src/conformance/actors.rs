@@ -5,7 +5,7 @@ use quark_runtime::store::{Append, Commit, Conflict, ETag, Encoded, Epoch, SlotW
 
 use super::{
     Activation, Fixture, JOURNAL, SLOT, actor, append, commit, conflict, json, load, load_named, message_id,
-    message_to, state, state_named, write,
+    message_to, pending, state, state_named, write,
 };
 
 /// What the first commit wrote is there, with its ETag and its epoch.
@@ -184,7 +184,7 @@ pub async fn the_fence_holds_across_states_and_journals<F: Fixture>() {
     message.inbox.push(message_id("m"));
     assert!(matches!(conflict(&store, &message).await, Conflict::Fence { .. }));
     assert_eq!(load(&store, &actor("a")).await.journals[0].last, 0);
-    assert_eq!(store.actors.outbox(10).await, Ok(Vec::new()));
+    assert_eq!(pending(&store, 10).await, []);
     assert_eq!(store.actors.has_received(&actor("a"), &message_id("m")).await, Ok(false));
 }
 
@@ -215,7 +215,7 @@ pub async fn a_commit_sent_again_is_answered_and_not_repeated<F: Fixture>() {
     }
     assert_eq!(load(&store, &actor("a")).await.journals[0].last, 2);
     assert_eq!(store.actors.events(&actor("a"), JOURNAL, 0, 10).await.expect("events").len(), 2);
-    assert_eq!(store.actors.outbox(10).await.expect("an outbox").len(), 2);
+    assert_eq!(pending(&store, 10).await.len(), 2);
 }
 
 /// A commit from before the last one is not applied late.
@@ -281,7 +281,7 @@ pub async fn a_failed_expectation_leaves_nothing_behind<F: Fixture>() {
     assert_eq!(loaded.slots, [None, None]);
     assert_eq!((loaded.journals[0].last, &loaded.journals[0].snapshot), (0, &None));
     assert_eq!(store.actors.events(&actor("a"), JOURNAL, 0, 10).await, Ok(Vec::new()));
-    assert_eq!(store.actors.outbox(10).await, Ok(Vec::new()));
+    assert_eq!(pending(&store, 10).await, []);
     assert_eq!(store.actors.has_received(&actor("a"), &message_id("new")).await, Ok(false));
     // And the number is free for a commit that keeps to what is there.
     let mut good = Commit::new(doomed.actor.clone(), doomed.fence, doomed.time);
@@ -394,7 +394,7 @@ pub async fn commits_survive_a_new_connection<F: Fixture>() {
     drop(store);
     assert_eq!(state(&again, &actor("a")).await.as_deref(), Some("1"));
     assert_eq!(load(&again, &actor("a")).await.journals[0].last, 1);
-    assert_eq!(again.actors.outbox(10).await.expect("an outbox").len(), 1);
+    assert_eq!(pending(&again, 10).await.len(), 1);
     assert_eq!(again.actors.has_received(&actor("a"), &message_id("m")).await, Ok(true));
     // The activation goes on over the new connection.
     let expected = Some(activation.etag());

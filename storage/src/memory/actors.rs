@@ -8,7 +8,8 @@ use parking_lot::Mutex;
 use quark_base::Timestamp;
 use quark_runtime::store::{
     ActorStore, Address, Commit, Conflict, Event, FeedEvent, FeedPage, FeedPosition, JournalHead, Loaded,
-    MessageId, NameOf, OutboxId, PendingMessage, SlotRecord, Snapshot, StoreError, StoreFuture, Wanted,
+    MessageId, NameOf, OutboxId, OutboxPage, OutboxPlace, PendingMessage, SlotRecord, Snapshot, StoreError,
+    StoreFuture, Wanted,
 };
 
 use crate::fence::{self, Entry, Last};
@@ -169,6 +170,16 @@ impl State {
         Ok(FeedPage { events, next })
     }
 
+    /// A place is the number of the first message after it.
+    fn outbox(&self, after: &OutboxPlace, limit: usize) -> OutboxPage {
+        let begin = after.0.first().copied().unwrap_or(0);
+        let mut waiting = self.outbox.range(begin..);
+        let (orders, messages): (Vec<u64>, _) =
+            waiting.by_ref().take(limit).map(|(order, message)| (*order, message.clone())).unzip();
+        let next = OutboxPlace([orders.last().map_or(begin, |last| last + 1)].into());
+        OutboxPage { messages, next, is_last: waiting.next().is_none() }
+    }
+
     fn relayed(&mut self, messages: &[OutboxId]) {
         for message in messages {
             if let Some(order) = self.outbox_order.remove(message) {
@@ -236,8 +247,8 @@ impl ActorStore for Actors {
         .boxed()
     }
 
-    fn outbox(&self, limit: usize) -> StoreFuture<'_, Vec<PendingMessage>> {
-        async move { Ok(self.0.lock().outbox.values().take(limit).cloned().collect()) }.boxed()
+    fn outbox<'a>(&'a self, after: &'a OutboxPlace, limit: usize) -> StoreFuture<'a, OutboxPage> {
+        async move { Ok(self.0.lock().outbox(after, limit)) }.boxed()
     }
 
     fn relayed<'a>(&'a self, messages: &'a [OutboxId]) -> StoreFuture<'a, ()> {

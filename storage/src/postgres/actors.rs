@@ -6,19 +6,26 @@ use futures_util::FutureExt as _;
 use quark_base::Timestamp;
 use quark_runtime::store::{
     ActorStore, Address, Commit, Event, FeedEvent, FeedPage, FeedPosition, JournalHead, Loaded, MessageId,
-    NameOf, OutboxId, OutboxMessage, PendingMessage, SlotRecord, Snapshot, StoreFuture, Wanted,
+    NameOf, OutboxId, OutboxMessage, OutboxPage, OutboxPlace, PendingMessage, SlotRecord, Snapshot,
+    StoreFuture, Wanted,
 };
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;
 
 use super::Shared;
 use super::columns::{actor, addresses, etag, value};
-use crate::sql::{check_sizes, int, limit, time, timestamp, unsigned};
+use crate::sql::{check_sizes, int, limit, outbox_after, outbox_page, time, timestamp, unsigned};
 
 /// Inbox entries that are forgotten in one step, so that none takes long.
 const FORGET_MAX: i64 = 1000;
 
 pub(super) struct Actors(pub(super) Arc<Shared>);
+
+const OUTBOX: &str = "SELECT actor_type, actor_key, epoch, sequence, message_index, time, to_type, to_key, method, \
+     format, version, value_text, value, position FROM quark_outbox WHERE position > $1 ORDER BY position LIMIT $2";
+const OUTBOX_AFTER: &str = "SELECT actor_type, actor_key, epoch, sequence, message_index, time, to_type, to_key, \
+     method, format, version, value_text, value, position FROM quark_outbox WHERE position > $1 \
+     AND age(xmin) > age(pg_snapshot_xmin(pg_current_snapshot())::xid) ORDER BY position LIMIT $2";
 
 impl Actors {
     /// All of it in one statement, which sees one state of the database.
@@ -96,13 +103,13 @@ impl Actors {
         })
     }
 
-    async fn outbox(&self, rows: usize) -> Result<Vec<PendingMessage>, sqlx::Error> {
-        let query = sqlx::query(
-            "SELECT actor_type, actor_key, epoch, sequence, message_index, time, to_type, to_key, method, \
-             format, version, value_text, value FROM quark_outbox ORDER BY position LIMIT $1",
-        );
-        let rows = query.bind(limit(rows)).fetch_all(&self.0.pool).await?;
-        Ok(rows.iter().map(pending_message).collect())
+    /// From the beginning all that can be seen. From a place on, nothing that was written since the oldest transaction
+    /// that is open began: that one may have a smaller number, which would be left out for ever.
+    async fn outbox(&self, after: &OutboxPlace, rows: usize) -> Result<OutboxPage, sqlx::Error> {
+        let query = sqlx::query(if after.0.is_empty() { OUTBOX } else { OUTBOX_AFTER });
+        let found = query.bind(outbox_after(after)).bind(limit(rows)).fetch_all(&self.0.pool).await?;
+        let found = found.iter().map(|row| (row.get("position"), pending_message(row))).collect();
+        Ok(outbox_page(after, rows, found))
     }
 
     async fn relayed(&self, messages: &[OutboxId]) -> Result<(), sqlx::Error> {
@@ -231,8 +238,8 @@ impl ActorStore for Actors {
         .boxed()
     }
 
-    fn outbox(&self, limit: usize) -> StoreFuture<'_, Vec<PendingMessage>> {
-        async move { self.0.read(self.outbox(limit)).await }.boxed()
+    fn outbox<'a>(&'a self, after: &'a OutboxPlace, limit: usize) -> StoreFuture<'a, OutboxPage> {
+        async move { self.0.read(self.outbox(after, limit)).await }.boxed()
     }
 
     fn relayed<'a>(&'a self, messages: &'a [OutboxId]) -> StoreFuture<'a, ()> {

@@ -6,7 +6,7 @@ use futures_util::FutureExt as _;
 use quark_base::Timestamp;
 use quark_runtime::store::{
     ActorStore, Address, Commit, ETag, Event, FeedPage, FeedPosition, JournalHead, Loaded, MessageId, NameOf,
-    OutboxId, PendingMessage, StoreError, StoreFuture, Wanted,
+    OutboxId, OutboxPage, OutboxPlace, StoreError, StoreFuture, Wanted,
 };
 use redis::Value;
 
@@ -102,42 +102,46 @@ impl Actors {
         entries.into_iter().map(event).collect()
     }
 
-    async fn outbox(&self, limit: usize) -> Result<Vec<PendingMessage>, StoreError> {
+    /// A place has the score of the last message before it in each shard; they are numbered from one.
+    async fn outbox(&self, after: &OutboxPlace, limit: usize) -> Result<OutboxPage, StoreError> {
         let client = &self.client;
-        let replies = Replies { errors: &client.errors, command: "ZRANGE" };
+        let replies = Replies { errors: &client.errors, command: "ZRANGEBYSCORE" };
+        let shards = client.keys.shards().len();
+        let mut place = after.0.to_vec();
+        place.resize(shards, 0);
         let index = |shard: usize, count: usize| {
             let tag = &client.keys.shards()[shard];
-            let mut command = redis::cmd("ZRANGE");
-            // The last place is one that is given.
-            command.arg(tag.key("outx")).arg(0).arg(count - 1);
+            let mut command = redis::cmd("ZRANGEBYSCORE");
+            command.arg(tag.key("outx")).arg(format!("({}", place[shard])).arg("+inf").arg("WITHSCORES");
+            command.arg("LIMIT").arg(0).arg(count);
             Call::new(tag, command)
         };
-        if limit == 0 {
-            return Ok(Vec::new());
-        }
-        let shards = client.keys.shards().len();
         let first = limit.div_ceil(shards).max(OUTBOX_FIRST).min(limit);
         let calls = (0..shards).map(|shard| index(shard, first)).collect();
         let answers = client.call_all(calls, Effect::Reads).await?;
-        let lists = answers.into_iter().map(|answer| replies.list(answer));
+        let lists = answers.into_iter().map(|answer| outbox_index(&replies, answer));
         let mut waiting = lists.collect::<Result<Vec<_>, _>>()?;
         let total: usize = waiting.iter().map(Vec::len).sum();
         let longer: Vec<usize> = (0..shards).filter(|shard| waiting[*shard].len() == first).collect();
-        if total < limit && first < limit && !longer.is_empty() {
+        let mut is_last = longer.is_empty();
+        if total < limit && first < limit && !is_last {
             let calls = longer.iter().map(|shard| index(*shard, limit)).collect();
             for (shard, answer) in longer.iter().zip(client.call_all(calls, Effect::Reads).await?) {
-                waiting[*shard] = replies.list(answer)?;
+                waiting[*shard] = outbox_index(&replies, answer)?;
             }
+            is_last = longer.iter().all(|shard| waiting[*shard].len() < limit);
         }
         // The shards take turns, so that none that is stuck keeps the others out.
         let mut waiting: Vec<_> = waiting.into_iter().map(Vec::into_iter).collect();
-        let mut taken: Vec<Vec<Value>> = vec![Vec::new(); shards];
+        let mut taken: Vec<Vec<(Vec<u8>, u64)>> = vec![Vec::new(); shards];
         let mut left = limit;
         while left > 0 {
             let before = left;
             for (waiting, taken) in waiting.iter_mut().zip(&mut taken) {
-                if let Some(field) = waiting.next().filter(|_| left > 0) {
-                    taken.push(field);
+                if left > 0
+                    && let Some(message) = waiting.next()
+                {
+                    taken.push(message);
                     left -= 1;
                 }
             }
@@ -145,13 +149,15 @@ impl Actors {
                 break;
             }
         }
+        is_last &= waiting.iter().all(|waiting| waiting.len() == 0);
         let mut calls = Vec::new();
         for (shard, fields) in taken.into_iter().enumerate().filter(|(_, fields)| !fields.is_empty()) {
             let tag = &client.keys.shards()[shard];
             let mut command = redis::cmd("HMGET");
             command.arg(tag.key("out"));
-            for field in fields {
-                command.arg(replies.bytes(field)?);
+            for (field, score) in fields {
+                command.arg(field);
+                place[shard] = score;
             }
             calls.push(Call::new(tag, command));
         }
@@ -164,7 +170,7 @@ impl Actors {
                 messages.push(message.map_err(|damaged| client.errors.damaged("a message", damaged))?);
             }
         }
-        Ok(messages)
+        Ok(OutboxPage { messages, next: OutboxPlace(place.into()), is_last })
     }
 
     async fn relayed(&self, messages: &[OutboxId]) -> Result<(), StoreError> {
@@ -223,6 +229,17 @@ pub(super) fn read_event(mut entry: Entry) -> Result<Event, Damaged> {
     })
 }
 
+/// The fields of messages, each with its score.
+fn outbox_index(replies: &Replies<'_>, answer: Value) -> Result<Vec<(Vec<u8>, u64)>, StoreError> {
+    let pair = |pair: Value| match <[Value; 2]>::try_from(replies.list(pair)?) {
+        // A counter, exact up to 2^53.
+        Ok([field, Value::Double(score)]) => Ok((replies.bytes(field)?, score as u64)),
+        Ok(other) => replies.unexpected(&Value::Array(other.into())),
+        Err(other) => replies.unexpected(&Value::Array(other)),
+    };
+    replies.list(answer)?.into_iter().map(pair).collect()
+}
+
 impl ActorStore for Actors {
     fn load<'a>(&'a self, actor: &'a Address, wanted: &'a Wanted) -> StoreFuture<'a, Loaded> {
         async move {
@@ -271,8 +288,8 @@ impl ActorStore for Actors {
         .boxed()
     }
 
-    fn outbox(&self, limit: usize) -> StoreFuture<'_, Vec<PendingMessage>> {
-        Self::outbox(self, limit).boxed()
+    fn outbox<'a>(&'a self, after: &'a OutboxPlace, limit: usize) -> StoreFuture<'a, OutboxPage> {
+        Self::outbox(self, after, limit).boxed()
     }
 
     fn relayed<'a>(&'a self, messages: &'a [OutboxId]) -> StoreFuture<'a, ()> {

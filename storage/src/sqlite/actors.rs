@@ -7,7 +7,8 @@ use futures_util::future::BoxFuture;
 use quark_base::Timestamp;
 use quark_runtime::store::{
     ActorStore, Address, Commit, ETag, Epoch, Event, FeedEvent, FeedPage, FeedPosition, JournalHead, Loaded,
-    MessageId, NameOf, OutboxId, OutboxMessage, PendingMessage, SlotRecord, Snapshot, StoreFuture, Wanted,
+    MessageId, NameOf, OutboxId, OutboxMessage, OutboxPage, OutboxPlace, PendingMessage, SlotRecord,
+    Snapshot, StoreFuture, Wanted,
 };
 use sqlx::sqlite::SqliteRow;
 use sqlx::{Connection as _, Row as _, SqliteConnection};
@@ -15,7 +16,7 @@ use sqlx::{Connection as _, Row as _, SqliteConnection};
 use super::Shared;
 use super::chunks::Chunked;
 use super::columns::{actor, bind_actor, bind_etag, value};
-use crate::sql::{check_sizes, int, limit, time, timestamp, unsigned};
+use crate::sql::{check_sizes, int, limit, outbox_after, outbox_page, time, timestamp, unsigned};
 
 /// Inbox entries that are forgotten in one step, so that others get their turn in between.
 const FORGET_MAX: i64 = 1000;
@@ -89,13 +90,14 @@ impl Actors {
         Ok(FeedPage { events: rows.iter().map(event).collect(), next: FeedPosition(last.to_string()) })
     }
 
-    async fn outbox(&self, rows: usize) -> Result<Vec<PendingMessage>, sqlx::Error> {
+    async fn outbox(&self, after: &OutboxPlace, rows: usize) -> Result<OutboxPage, sqlx::Error> {
         let query = sqlx::query(
             "SELECT actor_type, actor_key, epoch, sequence, message_index, time, to_type, to_key, method, \
-             format, version, value FROM quark_outbox ORDER BY position LIMIT ?",
+             format, version, value, position FROM quark_outbox WHERE position > ? ORDER BY position LIMIT ?",
         );
-        let rows = query.bind(limit(rows)).fetch_all(&self.0.readers).await?;
-        Ok(rows.iter().map(pending_message).collect())
+        let found = query.bind(outbox_after(after)).bind(limit(rows)).fetch_all(&self.0.readers).await?;
+        let found = found.iter().map(|row| (row.get("position"), pending_message(row))).collect();
+        Ok(outbox_page(after, rows, found))
     }
 
     async fn has_received(&self, address: &Address, message: &MessageId) -> Result<bool, sqlx::Error> {
@@ -230,8 +232,8 @@ impl ActorStore for Actors {
         .boxed()
     }
 
-    fn outbox(&self, limit: usize) -> StoreFuture<'_, Vec<PendingMessage>> {
-        async move { self.0.read(Actors::outbox(self, limit).await) }.boxed()
+    fn outbox<'a>(&'a self, after: &'a OutboxPlace, limit: usize) -> StoreFuture<'a, OutboxPage> {
+        async move { self.0.read(Actors::outbox(self, after, limit).await) }.boxed()
     }
 
     fn relayed<'a>(&'a self, messages: &'a [OutboxId]) -> StoreFuture<'a, ()> {

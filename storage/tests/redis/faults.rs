@@ -9,7 +9,7 @@ use super::{open_url, refused};
 use quark_base::{Fault as _, Outcome, Timestamp};
 use quark_runtime::store::{
     Address, Append, Commit, ETag, Encoded, Epoch, Fence, Group, HealthState, NewItem, OutboxMessage,
-    ReadStart, SlotWrite, Store, StoreError, Wanted,
+    OutboxPlace, ReadStart, SlotWrite, Store, StoreError, Wanted,
 };
 
 /// Longer than anything here should take.
@@ -135,7 +135,7 @@ async fn a_commit_whose_answer_got_lost_is_unknown_and_takes_effect_once() {
     until("the commit is answered", again).await;
     let events = store.actors.events(&writer.actor, "j", 0, 10).await.unwrap();
     assert_eq!(events.len(), 2);
-    assert_eq!(store.actors.outbox(10).await.unwrap().len(), 1);
+    assert_eq!(store.actors.outbox(&OutboxPlace::default(), 10).await.unwrap().messages.len(), 1);
     writer.done();
     writer.write(&store, "3").await.unwrap();
 }
@@ -188,9 +188,17 @@ async fn a_server_without_memory_is_full_and_still_lets_things_go() {
     let error = writer.write(&store, &"x".repeat(1 << 20)).await.unwrap_err();
     assert!(matches!(error, StoreError::Full { .. }), "{error:?}");
     assert_eq!(writer.read(&store).await.as_deref(), Some("1"), "it can be read");
-    let ids: Vec<_> = store.actors.outbox(10).await.unwrap().into_iter().map(|message| message.id).collect();
+    let ids: Vec<_> = store
+        .actors
+        .outbox(&OutboxPlace::default(), 10)
+        .await
+        .unwrap()
+        .messages
+        .into_iter()
+        .map(|message| message.id)
+        .collect();
     store.actors.relayed(&ids).await.unwrap();
-    assert_eq!(store.actors.outbox(10).await.unwrap().len(), 0);
+    assert_eq!(store.actors.outbox(&OutboxPlace::default(), 10).await.unwrap().messages.len(), 0);
     server.tell(&["CONFIG", "SET", "maxmemory", "0"]).await.unwrap();
     writer.write(&store, "2").await.unwrap();
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use quark::prelude::*;
+use quark::store::OutboxPlace;
 
 use crate::actors::{Account, Totals};
 use crate::{Acknowledged, Options, worker};
@@ -38,7 +39,7 @@ impl fmt::Display for Found {
 pub(crate) async fn check(options: &Options, seed: u64, acknowledged: &Acknowledged) -> Result<Found> {
     let (silo, store) = worker::silo(options).await?;
     let begun = Instant::now();
-    while !store.actors.outbox(1).await?.is_empty() {
+    while !store.actors.outbox(&OutboxPlace::default(), 1).await?.messages.is_empty() {
         if begun.elapsed() > DELIVERY_LIMIT {
             return Err(wrong(seed, "messages were still in their outboxes after a minute"));
         }
