@@ -16,7 +16,7 @@ use quark_devices::inventory::{CpuSet, DeviceId, Inventory, NumaNode};
 use quark_devices::pool::{DevicePool, PoolOptions};
 use quark_placement::Api;
 use quark_predictive::{PrewarmBudget, RuleError};
-use tokio::runtime::{Builder, Handle, Runtime as TokioRuntime};
+use tokio::runtime::{Builder, Handle};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::timeout;
 
@@ -30,7 +30,7 @@ use crate::intercept::Interceptor;
 use crate::pressure::{Bounds, MemoryGauge, Pressure};
 use crate::prewarm::Prewarmer;
 use crate::reminders::{ReminderSpec, RingOwnership, Service, WholeRing};
-use crate::services::{Lanes, Services, TICK, Tenants};
+use crate::services::{Lanes, OwnRuntimes, Services, TICK, Tenants};
 use crate::state::Stored;
 use crate::store::Store;
 use crate::stores::Stores;
@@ -259,7 +259,7 @@ impl RuntimeBuilder {
             .clone()
             .unwrap_or_else(|| DevicePool::open(Arc::new(Inventory::default()), PoolOptions::new()));
         let prewarmer = self.prewarmer(&devices)?;
-        let mut own = Vec::new();
+        let mut own = OwnRuntimes::default();
         let nodes = node_executors(&mut own, devices.inventory(), &self.clock)?;
         let lanes = own_runtime(&mut own, "quark-load", Some(LOAD_THREADS), None)?;
         let mut device_executors = HashMap::new();
@@ -374,14 +374,13 @@ pub(crate) struct Threads {
     pub(crate) nodes: Box<[Arc<Executor>]>,
     pub(crate) device_executors: HashMap<DeviceId, Arc<Executor>>,
     pub(crate) lanes: Handle,
-    /// Runtimes that the silo made for itself.
-    pub(crate) own: Vec<TokioRuntime>,
+    pub(crate) own: OwnRuntimes,
 }
 
 /// One executor per NUMA node that has CPUs, on pinned threads. With one such node there is nothing to pin, and
 /// the caller's runtime serves, so that its calls run inline.
 fn node_executors(
-    own: &mut Vec<TokioRuntime>,
+    own: &mut OwnRuntimes,
     inventory: &Inventory,
     clock: &Arc<dyn Clock>,
 ) -> Result<Box<[Arc<Executor>]>, StartError> {
@@ -414,7 +413,7 @@ fn default_budget(devices: &DevicePool) -> PrewarmBudget {
 }
 
 fn own_runtime(
-    own: &mut Vec<TokioRuntime>,
+    own: &mut OwnRuntimes,
     name: &str,
     threads: Option<usize>,
     cpus: Option<CpuSet>,
@@ -429,7 +428,7 @@ fn own_runtime(
     }
     let runtime = builder.build().map_err(StartError::Threads)?;
     let handle = runtime.handle().clone();
-    own.push(runtime);
+    own.add(runtime);
     Ok(handle)
 }
 
@@ -538,9 +537,7 @@ impl Runtime {
         let (done, ended) = oneshot::channel();
         // Joining threads blocks, so it has one of its own.
         let joiner = std::thread::Builder::new().name("quark-stop".to_owned()).spawn(move || {
-            for runtime in runtimes {
-                runtime.shutdown_timeout(ABORT_PATIENCE);
-            }
+            runtimes.end(ABORT_PATIENCE);
             // Nobody waits any more if the shutdown was given up.
             let _ = done.send(());
         });

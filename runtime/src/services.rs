@@ -60,8 +60,8 @@ pub(crate) struct Services {
     pub(crate) streams: Streams,
     pub(crate) stores: Stores,
     pub(crate) supervision: Supervision,
-    /// Runtimes that the silo made for itself; taken when it stops.
-    pub(crate) own_runtimes: Mutex<Vec<TokioRuntime>>,
+    /// Taken when the silo stops.
+    pub(crate) own_runtimes: Mutex<OwnRuntimes>,
 }
 
 impl Services {
@@ -128,8 +128,30 @@ impl Drop for Services {
         for executor in self.executors() {
             executor.close();
         }
-        // A runtime may not be dropped where async code runs; this works everywhere and waits for nobody.
-        for runtime in self.own_runtimes.lock().drain(..) {
+    }
+}
+
+/// Runtimes that the silo made for itself. They may be dropped anywhere: a runtime as such may not where async code runs,
+/// which is where most silos start, fail to start, and end.
+#[derive(Default)]
+pub(crate) struct OwnRuntimes(Vec<TokioRuntime>);
+
+impl OwnRuntimes {
+    pub(crate) fn add(&mut self, runtime: TokioRuntime) {
+        self.0.push(runtime);
+    }
+
+    /// Ends them, and waits for the threads of each for so long. Only where a thread may block.
+    pub(crate) fn end(mut self, patience: Duration) {
+        for runtime in self.0.drain(..) {
+            runtime.shutdown_timeout(patience);
+        }
+    }
+}
+
+impl Drop for OwnRuntimes {
+    fn drop(&mut self) {
+        for runtime in self.0.drain(..) {
             runtime.shutdown_background();
         }
     }

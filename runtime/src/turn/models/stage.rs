@@ -237,7 +237,7 @@ impl Stage {
             nodes: Box::new([executor.clone()]),
             device_executors: Default::default(),
             lanes: handle,
-            own: Vec::new(),
+            own: Default::default(),
         };
         let (services, hosts) = builder.assemble(devices, prewarmer, threads).expect("there are no types");
         let live = Arc::<Live>::default();
