@@ -10,8 +10,11 @@
 mod actors;
 mod columns;
 mod commits;
+mod era;
 mod error;
+mod lease;
 mod reminders;
+mod session;
 mod settings;
 mod writer;
 
@@ -25,6 +28,7 @@ use sqlx::{AssertSqlSafe, ConnectOptions as _, Connection as _, PgConnection, Pg
 
 use crate::health::LastAnswer;
 use error::{Errors, Stage};
+use lease::Lease;
 use writer::Writer;
 
 pub use settings::PostgresSettings;
@@ -32,6 +36,9 @@ pub use settings::PostgresSettings;
 /// How long a connection is waited for, a new one or one that somebody else uses. Three times the wait of TCP for a
 /// lost first packet.
 const ACQUIRE_MAX: Duration = Duration::from_secs(3);
+/// For which part of an answer's time a lock is waited for: half of what the server takes at most, so that what waited
+/// can still be done.
+const LOCK_PART: f64 = 0.4;
 /// How long the tables' update may wait for another silo that does it.
 const MIGRATION_MAX: Duration = Duration::from_secs(60);
 
@@ -52,26 +59,36 @@ impl Shared {
         result
     }
 
-    /// Awaits a reading in bounded time, turns its error into ours, and takes note of it.
-    async fn read<T>(&self, reading: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
-        self.bounded(reading, Stage::Before).await
+    /// Reads on a connection of the pool in bounded time, and takes note of how it ended.
+    async fn read<T>(
+        &self,
+        reading: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, StoreError> {
+        self.noted(self.bounded(reading, Stage::Before).await)
     }
 
     /// The same for a statement that writes.
-    async fn write<T>(&self, writing: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
-        self.bounded(writing, Stage::Sent).await
+    async fn write<T>(
+        &self,
+        writing: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, StoreError> {
+        self.noted(self.bounded(writing, Stage::Sent).await)
     }
 
+    /// Whoever stops waiting, here or by dropping this, leaves a connection with an answer on its way, which is closed.
     async fn bounded<T>(
         &self,
-        operation: impl Future<Output = Result<T, sqlx::Error>>,
+        operation: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
         stage: Stage,
     ) -> Result<T, StoreError> {
-        let result = match tokio::time::timeout(self.answer_max, operation).await {
-            Ok(result) => result.map_err(|error| self.errors.store_error(error, stage)),
-            Err(_) => Err(self.errors.lost(stage, "no answer in time")),
-        };
-        self.noted(result)
+        let lease = Lease::of(&self.pool).await;
+        let mut lease = lease.map_err(|error| self.errors.store_error(error, Stage::Before))?;
+        let result = tokio::time::timeout(self.answer_max, operation(&mut lease)).await;
+        let result = result.map_err(|_| self.errors.lost(stage, "no answer in time"))?;
+        if matches!(result, Ok(_) | Err(sqlx::Error::Database(_))) {
+            lease.give_back();
+        }
+        result.map_err(|error| self.errors.store_error(error, stage))
     }
 }
 
@@ -83,6 +100,7 @@ pub(crate) async fn open(settings: &PostgresSettings) -> Result<Store, StoreErro
     let pool = PgPoolOptions::new()
         .max_connections(settings.pool)
         .acquire_timeout(ACQUIRE_MAX)
+        .after_connect(|connection, _| Box::pin(era::settle(connection)))
         .connect_lazy_with(session(settings));
     let health = Arc::new(LastAnswer::up());
     let writer = Writer::start(&pool, &errors, settings);
@@ -102,10 +120,10 @@ fn session(settings: &PostgresSettings) -> PgConnectOptions {
     let millis = |part: f64| format!("{}ms", settings.timeout.mul_f64(part).as_millis().max(1));
     settings.options.clone().options([
         ("search_path", settings.schema.to_string()),
-        // The server gives up a little before we do, so that we hear of it; then its locks are free. A lock is waited
-        // for half as long, so that a batch can wait for one and still be done.
+        // The server gives up a little before we do, so that we hear of it; then its locks are free. Those who write
+        // commits hardly wait for a lock and try again instead.
         ("statement_timeout", millis(0.8)),
-        ("lock_timeout", millis(0.4)),
+        ("lock_timeout", millis(LOCK_PART)),
         // Of a silo of which it hears nothing, for instance because that lost its power.
         ("idle_in_transaction_session_timeout", millis(1.5)),
         // Our statements look rows up by their keys. Without statistics of a table that has just been filled, the
@@ -133,7 +151,9 @@ async fn migrate(settings: &PostgresSettings, errors: &Errors) -> Result<(), Sto
         // `run` asks for a trait that the compiler cannot see to hold here (rust-lang/rust#100013). It takes an
         // advisory lock of the database.
         let updated = migrator.run_direct(None, &mut connection, false).await;
-        updated.map_err(|error| errors.migration_error(error))
+        updated.map_err(|error| errors.migration_error(error))?;
+        // What is wrong with it is better heard now than from the pool, which only says that it has no connection.
+        era::settle(&mut connection).await.map_err(|error| errors.store_error(error, Stage::Before))
     };
     let updated = tokio::time::timeout(MIGRATION_MAX, update).await;
     updated.map_err(|_| errors.unavailable("another silo updates its tables"))??;

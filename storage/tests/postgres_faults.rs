@@ -12,6 +12,7 @@ use quark_runtime::store::{
 use quark_servers::local;
 use quark_storage::{OpenError, StoreUrl};
 use sqlx::{Connection as _, Executor as _, PgConnection};
+use tokio::task::JoinHandle;
 
 /// The message that ends a transaction; not the one that begins one as `READ COMMITTED`.
 const COMMIT: &str = "COMMIT\0";
@@ -253,7 +254,7 @@ async fn a_server_that_is_read_only_says_so_and_still_reads() {
 async fn a_commit_that_cannot_be_written_takes_no_other_down_with_it() {
     let database = Database::new().await;
     // One task writes, so that all go into few batches.
-    let store = open(&database.url("&pool=2")).await;
+    let store = open(&database.url("&pool=2&timeout_ms=5000")).await;
     let fail = "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN \
                 RAISE EXCEPTION 'as if it were so' USING ERRCODE = substr(NEW.actor_key, 6); END $$; \
                 CREATE TRIGGER fail BEFORE INSERT OR UPDATE ON quark_actor FOR EACH ROW \
@@ -288,6 +289,107 @@ async fn a_commit_that_cannot_be_written_takes_no_other_down_with_it() {
         assert!(is_it(&error), "{code}: {error:?}");
     }
     store.actors.commit(&event("fine", 1)).await.unwrap();
+}
+
+#[tokio::test]
+async fn reads_that_get_no_answer_leave_the_pool_its_connections() {
+    let database = Database::new().await;
+    let proxy = Proxy::before(database.port()).await;
+    // A connection for the writer, and one for those who read.
+    let store = open(&database.url_at(proxy.port(), "&pool=2&timeout_ms=500")).await;
+    let start = OutboxPlace::default();
+    for is_dropped in [false, true] {
+        for _ in 0..3 {
+            proxy.set(Mode::StallAt("quark_outbox"));
+            let reading = store.actors.outbox(&start, 1);
+            if is_dropped {
+                tokio::select! {
+                    answer = reading => panic!("a network that stalls has no answer: {answer:?}"),
+                    () = proxy.stalled() => (),
+                }
+            } else {
+                let error = reading.await.unwrap_err();
+                assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
+                proxy.stalled().await;
+            }
+            proxy.set(Mode::Pass);
+            assert_eq!(events(&store, "a").await, 0);
+        }
+    }
+    store.actors.commit(&event("a", 1)).await.unwrap();
+}
+
+/// A hundred commits at once, the tenth of them for the actor `locked`.
+fn hundred(store: &Store, sequence: u64) -> Vec<(String, JoinHandle<Result<(), StoreError>>)> {
+    let commit = |index: u32| {
+        let key = if index == 9 { "locked".to_owned() } else { index.to_string() };
+        let (store, commit) = (store.clone(), event(&key, sequence));
+        (key, tokio::spawn(async move { store.actors.commit(&commit).await }))
+    };
+    (0..100).map(commit).collect()
+}
+
+#[tokio::test]
+async fn a_row_that_somebody_locks_keeps_back_its_own_actor_only() {
+    let database = Database::new().await;
+    // One task writes, so that all go into few batches. It waits for a lock for longer than this test lasts.
+    let store = open(&database.url("&pool=2&timeout_ms=100000")).await;
+    let lock_row = "BEGIN; SELECT * FROM quark_actor WHERE actor_key = 'locked' FOR UPDATE";
+    let make_row = "BEGIN; INSERT INTO quark_actor VALUES ('t', 'locked', 9, 9)";
+    for (sequence, lock) in [(1, make_row), (2, lock_row)] {
+        let mut other = connect(&database).await;
+        execute(&mut other, lock).await;
+        let mut locked = None;
+        for (key, commit) in hundred(&store, sequence) {
+            if key == "locked" {
+                locked = Some(commit);
+            } else {
+                commit.await.unwrap().unwrap_or_else(|error| panic!("{key}: {error}"));
+            }
+        }
+        execute(&mut other, "ROLLBACK").await;
+        locked.unwrap().await.unwrap().expect("it goes through when the lock is gone");
+        assert_eq!(events(&store, "locked").await, usize::try_from(sequence).unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_somebody_keeps_locked_fails_its_own_actor_only() {
+    let database = Database::new().await;
+    let store = open(&database.url("&pool=2&timeout_ms=2000")).await;
+    store.actors.commit(&event("locked", 1)).await.unwrap();
+    let mut other = connect(&database).await;
+    execute(&mut other, "BEGIN; SELECT * FROM quark_actor FOR UPDATE").await;
+    let mut of_locked = None;
+    for (key, commit) in hundred(&store, 1) {
+        match commit.await.unwrap() {
+            // Its first commit, sent again, waits like any other.
+            Err(error) if key == "locked" => of_locked = Some(error),
+            other => other.unwrap_or_else(|error| panic!("{key}: {error}")),
+        }
+    }
+    let error = of_locked.expect("the lock is kept");
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
+    assert_eq!((error.outcome(), error.retry()), (Outcome::Rejected, Retry::Safe));
+    execute(&mut other, "ROLLBACK").await;
+    store.actors.commit(&event("locked", 2)).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_table_that_somebody_locks_ends_in_errors_and_is_used_again() {
+    let database = Database::new().await;
+    let store = open(&database.url("&pool=2&timeout_ms=1000")).await;
+    store.actors.commit(&event("a", 1)).await.unwrap();
+    let mut other = connect(&database).await;
+    execute(&mut other, "BEGIN; LOCK TABLE quark_event IN SHARE MODE").await;
+    for (key, commit) in hundred(&store, 1) {
+        let error = commit.await.unwrap().expect_err(&key);
+        assert!(matches!(error, StoreError::Unavailable { .. }), "{error:?}");
+    }
+    execute(&mut other, "ROLLBACK").await;
+    for (key, commit) in hundred(&store, 1) {
+        commit.await.unwrap().unwrap_or_else(|error| panic!("{key}: {error}"));
+    }
 }
 
 #[tokio::test]

@@ -25,12 +25,22 @@ CREATE TABLE quark_state (
     PRIMARY KEY (actor_type, actor_key, name)
 ) WITH (fillfactor = 70);
 
+-- Numbers of transactions belong to one server. When the tables come to another one, a new era begins.
+CREATE TABLE quark_era (
+    -- In milliseconds since 1970, and later than all before.
+    began    bigint NOT NULL PRIMARY KEY,
+    -- Which server's it is: the identifier of its cluster, and its timeline.
+    cluster  bigint NOT NULL,
+    timeline text   NOT NULL
+);
+
 CREATE TABLE quark_journal (
     actor_type        text   COLLATE "C" NOT NULL,
     actor_key         text   COLLATE "C" NOT NULL,
     journal           text   COLLATE "C" NOT NULL,
     last              bigint NOT NULL,
     -- The transaction of the last event: see quark_event.
+    era               bigint NOT NULL,
     txid              bigint NOT NULL,
     snapshot_sequence bigint,
     snapshot_format   text,
@@ -41,8 +51,9 @@ CREATE TABLE quark_journal (
 ) WITH (fillfactor = 70);
 
 CREATE TABLE quark_event (
-    -- The place in the feed is (txid, position). A reader stops before the oldest transaction that is still open, so
-    -- none can appear behind it; and an event's transaction is never older than that of the event before it.
+    -- The place in the feed is (era, txid, position). A reader stops before the oldest transaction that is still open,
+    -- so none can appear behind it; and an event's transaction is never older than that of the event before it.
+    era        bigint NOT NULL,
     txid       bigint NOT NULL DEFAULT (pg_current_xact_id()::text::bigint),
     position   bigint GENERATED ALWAYS AS IDENTITY,
     actor_type text   COLLATE "C" NOT NULL,
@@ -57,7 +68,7 @@ CREATE TABLE quark_event (
     PRIMARY KEY (actor_type, actor_key, journal, sequence)
 );
 
-CREATE INDEX quark_event_feed ON quark_event (actor_type, journal, txid, position);
+CREATE INDEX quark_event_feed ON quark_event (actor_type, journal, era, txid, position);
 
 CREATE TABLE quark_outbox (
     position      bigint  GENERATED ALWAYS AS IDENTITY,

@@ -9,8 +9,8 @@ use quark_runtime::store::{
     NameOf, OutboxId, OutboxMessage, OutboxPage, OutboxPlace, PendingMessage, SlotRecord, Snapshot,
     StoreFuture, Wanted,
 };
-use sqlx::Row as _;
 use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row as _};
 
 use super::Shared;
 use super::columns::{actor, addresses, etag, value};
@@ -29,7 +29,11 @@ const OUTBOX_AFTER: &str = "SELECT actor_type, actor_key, epoch, sequence, messa
 
 impl Actors {
     /// All of it in one statement, which sees one state of the database.
-    async fn load(&self, address: &Address, wanted: &Wanted) -> Result<Loaded, sqlx::Error> {
+    async fn load(
+        connection: &mut PgConnection,
+        address: &Address,
+        wanted: &Wanted,
+    ) -> Result<Loaded, sqlx::Error> {
         let slots: Vec<&str> = wanted.slots.iter().map(AsRef::as_ref).collect();
         let journals: Vec<&str> = wanted.journals.iter().map(AsRef::as_ref).collect();
         let rows = sqlx::query(
@@ -46,7 +50,7 @@ impl Actors {
         );
         let rows =
             rows.bind(address.actor_type.as_ref()).bind(address.key.as_str()).bind(&slots).bind(&journals);
-        let rows = rows.fetch_all(&self.0.pool).await?;
+        let rows = rows.fetch_all(connection).await?;
         let mut loaded = Loaded {
             last: None,
             slots: vec![None; slots.len()],
@@ -65,7 +69,7 @@ impl Actors {
     }
 
     async fn events(
-        &self,
+        connection: &mut PgConnection,
         address: &Address,
         journal: &str,
         after: u64,
@@ -76,43 +80,49 @@ impl Actors {
              WHERE actor_type = $1 AND actor_key = $2 AND journal = $3 AND sequence > $4 ORDER BY sequence LIMIT $5",
         );
         let query = query.bind(address.actor_type.as_ref()).bind(address.key.as_str()).bind(journal);
-        let rows = query.bind(int(after)).bind(limit(rows)).fetch_all(&self.0.pool).await?;
+        let rows = query.bind(int(after)).bind(limit(rows)).fetch_all(connection).await?;
         Ok(rows.iter().map(|row| event(row, 0)).collect())
     }
 
     /// Nothing of a transaction that may still have an older one beside it: see the table's comment.
     async fn feed(
-        &self,
+        connection: &mut PgConnection,
         actor_type: &str,
         journal: &str,
-        after: (i64, i64),
+        after: Place,
         rows: usize,
     ) -> Result<FeedPage, sqlx::Error> {
         let query = sqlx::query(
-            "SELECT txid, position, actor_type, actor_key, sequence, time, format, version, value_text, value \
-             FROM quark_event WHERE actor_type = $1 AND journal = $2 AND (txid, position) > ($3, $4) \
-             AND txid < pg_snapshot_xmin(pg_current_snapshot())::text::bigint ORDER BY txid, position LIMIT $5",
+            "SELECT era, txid, position, actor_type, actor_key, sequence, time, format, version, value_text, value \
+             FROM quark_event WHERE actor_type = $1 AND journal = $2 AND (era, txid, position) > ($3, $4, $5) \
+             AND (era, txid) < ((SELECT max(began) FROM quark_era), \
+             pg_snapshot_xmin(pg_current_snapshot())::text::bigint) ORDER BY era, txid, position LIMIT $6",
         );
-        let query = query.bind(actor_type).bind(journal).bind(after.0).bind(after.1).bind(limit(rows));
-        let rows = query.fetch_all(&self.0.pool).await?;
-        let (txid, position) = rows.last().map_or(after, |row| (row.get(0), row.get(1)));
-        let event = |row| FeedEvent { actor: actor(row, 2), event: event(row, 4) };
+        let query =
+            query.bind(actor_type).bind(journal).bind(after.0).bind(after.1).bind(after.2).bind(limit(rows));
+        let rows = query.fetch_all(connection).await?;
+        let (era, txid, position) = rows.last().map_or(after, |row| (row.get(0), row.get(1), row.get(2)));
+        let event = |row| FeedEvent { actor: actor(row, 3), event: event(row, 5) };
         Ok(FeedPage {
             events: rows.iter().map(event).collect(),
-            next: FeedPosition(format!("{txid}-{position}")),
+            next: FeedPosition(format!("{era}-{txid}-{position}")),
         })
     }
 
     /// From the beginning all that can be seen. From a place on, nothing that was written since the oldest transaction
     /// that is open began: that one may have a smaller number, which would be left out for ever.
-    async fn outbox(&self, after: &OutboxPlace, rows: usize) -> Result<OutboxPage, sqlx::Error> {
+    async fn outbox(
+        connection: &mut PgConnection,
+        after: &OutboxPlace,
+        rows: usize,
+    ) -> Result<OutboxPage, sqlx::Error> {
         let query = sqlx::query(if after.0.is_empty() { OUTBOX } else { OUTBOX_AFTER });
-        let found = query.bind(outbox_after(after)).bind(limit(rows)).fetch_all(&self.0.pool).await?;
+        let found = query.bind(outbox_after(after)).bind(limit(rows)).fetch_all(connection).await?;
         let found = found.iter().map(|row| (row.get("position"), pending_message(row))).collect();
         Ok(outbox_page(after, rows, found))
     }
 
-    async fn relayed(&self, messages: &[OutboxId]) -> Result<(), sqlx::Error> {
+    async fn relayed(connection: &mut PgConnection, messages: &[OutboxId]) -> Result<(), sqlx::Error> {
         // In one order, so that two silos that relayed the same ones do not wait for each other in a circle.
         let mut messages: Vec<&OutboxId> = messages.iter().collect();
         messages.sort();
@@ -128,18 +138,22 @@ impl Actors {
              DELETE FROM quark_outbox WHERE position IN (SELECT position FROM gone)",
         );
         let query = query.bind(types).bind(keys).bind(epochs).bind(sequences).bind(indices);
-        query.execute(&self.0.pool).await.map(drop)
+        query.execute(connection).await.map(drop)
     }
 
-    async fn has_received(&self, address: &Address, message: &MessageId) -> Result<bool, sqlx::Error> {
+    async fn has_received(
+        connection: &mut PgConnection,
+        address: &Address,
+        message: &MessageId,
+    ) -> Result<bool, sqlx::Error> {
         let query = sqlx::query_scalar(
             "SELECT EXISTS (SELECT FROM quark_inbox WHERE actor_type = $1 AND actor_key = $2 AND message = $3)",
         );
         let query = query.bind(address.actor_type.as_ref()).bind(address.key.as_str()).bind(message.as_str());
-        query.fetch_one(&self.0.pool).await
+        query.fetch_one(connection).await
     }
 
-    async fn forget_received(&self, before: Timestamp) -> Result<u64, sqlx::Error> {
+    async fn forget_received(connection: &mut PgConnection, before: Timestamp) -> Result<u64, sqlx::Error> {
         // What another silo is forgetting at this moment is left to it.
         let query = sqlx::query(
             "WITH old AS MATERIALIZED (SELECT actor_type, actor_key, message FROM quark_inbox WHERE time < $1 \
@@ -147,7 +161,7 @@ impl Actors {
              DELETE FROM quark_inbox i USING old \
              WHERE i.actor_type = old.actor_type AND i.actor_key = old.actor_key AND i.message = old.message",
         );
-        let done = query.bind(time(before)).bind(FORGET_MAX).execute(&self.0.pool).await?;
+        let done = query.bind(time(before)).bind(FORGET_MAX).execute(connection).await?;
         Ok(done.rows_affected())
     }
 }
@@ -179,13 +193,16 @@ fn pending_message(row: &PgRow) -> PendingMessage {
     }
 }
 
+/// A place in a feed: era, transaction, position.
+type Place = (i64, i64, i64);
+
 /// Reads what [`Actors::feed`] wrote.
-fn place(position: &FeedPosition) -> Option<(i64, i64)> {
+fn place(position: &FeedPosition) -> Option<Place> {
     if position.0.is_empty() {
-        return Some((0, 0));
+        return Some((0, 0, 0));
     }
-    let (txid, place) = position.0.split_once('-')?;
-    Some((txid.parse().ok()?, place.parse().ok()?))
+    let mut numbers = position.0.splitn(3, '-').map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??, numbers.next()??))
 }
 
 impl ActorStore for Actors {
@@ -193,7 +210,7 @@ impl ActorStore for Actors {
         async move {
             actor.check_names()?;
             wanted.check_names()?;
-            self.0.read(self.load(actor, wanted)).await
+            self.0.read(async |connection| Self::load(connection, actor, wanted).await).await
         }
         .boxed()
     }
@@ -217,7 +234,7 @@ impl ActorStore for Actors {
         async move {
             actor.check_names()?;
             NameOf::Journal.check(journal)?;
-            self.0.read(self.events(actor, journal, after, limit)).await
+            self.0.read(async |connection| Self::events(connection, actor, journal, after, limit).await).await
         }
         .boxed()
     }
@@ -233,13 +250,16 @@ impl ActorStore for Actors {
             NameOf::ActorType.check(actor_type)?;
             NameOf::Journal.check(journal)?;
             let place = place(after).ok_or_else(|| crate::unknown_position(&self.0.errors.store, after))?;
-            self.0.read(self.feed(actor_type, journal, place, limit)).await
+            self.0
+                .read(async |connection| Self::feed(connection, actor_type, journal, place, limit).await)
+                .await
         }
         .boxed()
     }
 
     fn outbox<'a>(&'a self, after: &'a OutboxPlace, limit: usize) -> StoreFuture<'a, OutboxPage> {
-        async move { self.0.read(self.outbox(after, limit)).await }.boxed()
+        async move { self.0.read(async |connection| Self::outbox(connection, after, limit).await).await }
+            .boxed()
     }
 
     fn relayed<'a>(&'a self, messages: &'a [OutboxId]) -> StoreFuture<'a, ()> {
@@ -247,7 +267,7 @@ impl ActorStore for Actors {
             if messages.is_empty() {
                 return Ok(());
             }
-            self.0.write(self.relayed(messages)).await
+            self.0.write(async |connection| Self::relayed(connection, messages).await).await
         }
         .boxed()
     }
@@ -255,12 +275,13 @@ impl ActorStore for Actors {
     fn has_received<'a>(&'a self, actor: &'a Address, message: &'a MessageId) -> StoreFuture<'a, bool> {
         async move {
             actor.check_names()?;
-            self.0.read(self.has_received(actor, message)).await
+            self.0.read(async |connection| Self::has_received(connection, actor, message).await).await
         }
         .boxed()
     }
 
     fn forget_received(&self, time: Timestamp) -> StoreFuture<'_, u64> {
-        async move { self.0.write(self.forget_received(time)).await }.boxed()
+        async move { self.0.write(async |connection| Self::forget_received(connection, time).await).await }
+            .boxed()
     }
 }

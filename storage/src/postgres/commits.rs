@@ -1,82 +1,161 @@
 //! A batch of commits as a few statements: what it asks, and what it writes.
 
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
 use quark_runtime::store::{Address, Commit, Epoch, StoreError};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 
 use super::columns::{Values, addresses, etag};
-use super::error::{Errors, Stage};
 use crate::batch::{ActorRow, Answers, Questions, Writes};
 use crate::fence::Last;
+use crate::known::Known;
 use crate::sql::{int, time, unsigned};
 
 /// How a batch went, within its transaction.
 pub(super) enum Batch {
-    /// Everything is written that will be; the answers hold once it is committed.
-    Written(Vec<Result<(), StoreError>>),
+    /// Everything is written that will be; the outcomes hold once it is committed.
+    Written(Vec<Outcome>),
     /// Somebody else was in between. Rolled back, and done again, it will see what they did.
     Again,
 }
 
-/// Decides the commits and writes those that go through, within the open transaction.
+/// What became of one commit.
+pub(super) enum Outcome {
+    Done(Result<(), StoreError>),
+    /// Nothing of it is written: somebody else keeps its actor's row.
+    Locked,
+}
+
+/// Decides the commits and writes those that go through, within the open transaction. What is learned holds once it is
+/// committed.
 pub(super) async fn run(
     connection: &mut PgConnection,
     commits: &[&Commit],
-    errors: &Errors,
-) -> Result<Batch, StoreError> {
-    let questions = Questions::of(commits.iter().copied());
-    let failed = |error| errors.store_error(error, Stage::Before);
-    let Some(mut answers) = ask(connection, &questions).await.map_err(failed)? else {
+    known: &mut Known,
+    store: &Arc<str>,
+) -> Result<Batch, sqlx::Error> {
+    let mut questions = Questions::of(commits.iter().copied());
+    let mut answers = Answers::none(&questions);
+    let locked = lock(connection, &questions, &mut answers).await?;
+    if locked.is_empty() {
+        let results = decide(connection, commits, &questions, answers, known, store).await?;
+        return Ok(results.map_or(Batch::Again, |results| {
+            Batch::Written(results.into_iter().map(Outcome::Done).collect())
+        }));
+    }
+    // The others are a batch of their own, under the locks that are had.
+    let is_locked = |commit: &&Commit| locked.contains(&&commit.actor);
+    let rest: Vec<&Commit> = commits.iter().copied().filter(|commit| !is_locked(commit)).collect();
+    let lasts: HashMap<&Address, Option<Last>> =
+        questions.actors.iter().copied().zip(answers.actors).collect();
+    questions = Questions::of(rest.iter().copied());
+    answers = Answers::none(&questions);
+    for (actor, last) in questions.actors.iter().zip(&mut answers.actors) {
+        *last = lasts.get(actor).copied().flatten();
+    }
+    let Some(results) = decide(connection, &rest, &questions, answers, known, store).await? else {
         return Ok(Batch::Again);
     };
-    let (results, writes) = questions.decide(commits.iter().copied(), &mut answers, &errors.store);
-    match write(connection, &writes).await.map_err(failed)? {
-        true => Ok(Batch::Written(results)),
-        false => Ok(Batch::Again),
-    }
+    let mut results = results.into_iter();
+    let outcome = |commit| if is_locked(commit) { None } else { results.next() };
+    Ok(Batch::Written(
+        commits.iter().map(outcome).map(|result| result.map_or(Outcome::Locked, Outcome::Done)).collect(),
+    ))
 }
 
-/// Locks the actors and asks what the batch needs to know; `None` if an event of a younger transaction is there, after
-/// which ours cannot come in the feed.
-async fn ask(
+/// Locks the actors' rows as far as nobody else has them, and reads them. Gives the actors that somebody else has.
+///
+/// As none is waited for, one silo that stalls keeps back its own actors only, and two batches never wait for each other
+/// in a circle.
+async fn lock<'a>(
     connection: &mut PgConnection,
-    questions: &Questions<'_>,
-) -> Result<Option<Answers>, sqlx::Error> {
-    let mut answers = Answers::none(questions);
+    questions: &Questions<'a>,
+    answers: &mut Answers,
+) -> Result<HashSet<&'a Address>, sqlx::Error> {
     let (types, keys) = addresses(questions.actors.iter().copied());
-    // In the order of the keys, so that two batches never wait for each other in a circle.
     let rows = sqlx::query(
         "SELECT w.i, a.epoch, a.sequence FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w (t, k, i) \
-         JOIN quark_actor a ON a.actor_type = w.t AND a.actor_key = w.k \
-         ORDER BY a.actor_type, a.actor_key FOR UPDATE OF a",
+         JOIN quark_actor a ON a.actor_type = w.t AND a.actor_key = w.k FOR UPDATE OF a SKIP LOCKED",
     );
     for row in rows.bind(types).bind(keys).fetch_all(&mut *connection).await? {
         let last = Last { epoch: Epoch(unsigned(row.get(1))), sequence: unsigned(row.get(2)) };
         answers.actors[place(&row)] = Some(last);
     }
-    // From here on each statement sees what was committed before the locks were had.
-    let slots = "SELECT w.i, s.epoch, s.sequence \
-                 FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS w (t, k, n, i) \
-                 JOIN quark_state s ON s.actor_type = w.t AND s.actor_key = w.k AND s.name = w.n";
-    for row in ask_named(connection, slots, questions.slots.iter().copied()).await? {
-        answers.slots[place(&row)] = Some(etag(&row, 1));
+    // What was not had is new, or somebody else's.
+    let missing: Vec<&Address> = questions
+        .actors
+        .iter()
+        .zip(&answers.actors)
+        .filter_map(|(actor, last)| last.is_none().then_some(*actor))
+        .collect();
+    if missing.is_empty() {
+        return Ok(HashSet::new());
     }
-    let journals = "SELECT w.i, j.last, j.txid > pg_current_xact_id()::text::bigint \
-                    FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS w (t, k, n, i) \
-                    JOIN quark_journal j ON j.actor_type = w.t AND j.actor_key = w.k AND j.journal = w.n";
-    for row in ask_named(connection, journals, questions.journals.iter().copied()).await? {
+    let (types, keys) = addresses(missing.iter().copied());
+    let rows = sqlx::query(
+        "SELECT w.i FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w (t, k, i) \
+         JOIN quark_actor a ON a.actor_type = w.t AND a.actor_key = w.k",
+    );
+    let rows = rows.bind(types).bind(keys).fetch_all(connection).await?;
+    Ok(rows.iter().filter_map(|row| missing.get(place(row)).copied()).collect())
+}
+
+/// Asks for what is not known, decides, and writes. `None` if somebody else was in between.
+async fn decide<'a>(
+    connection: &mut PgConnection,
+    commits: &[&'a Commit],
+    questions: &Questions<'a>,
+    mut answers: Answers,
+    known: &mut Known,
+    store: &Arc<str>,
+) -> Result<Option<Vec<Result<(), StoreError>>>, sqlx::Error> {
+    if !ask(connection, questions, &mut answers, known).await? {
+        return Ok(None);
+    }
+    let (results, writes) = questions.decide(commits.iter().copied(), &mut answers, store);
+    known.learn(questions, &answers);
+    Ok(write(connection, &writes).await?.then_some(results))
+}
+
+/// Asks what the batch needs to know beyond the actors' rows; false if an event of a younger transaction is there, after
+/// which ours cannot come in the feed.
+///
+/// The rows are locked, so each statement sees what was committed before.
+async fn ask(
+    connection: &mut PgConnection,
+    questions: &Questions<'_>,
+    answers: &mut Answers,
+    known: &mut Known,
+) -> Result<bool, sqlx::Error> {
+    let (slots, journals) = known.answer_names(questions, answers);
+    let statement = "SELECT w.i, s.epoch, s.sequence \
+                     FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS w (t, k, n, i) \
+                     JOIN quark_state s ON s.actor_type = w.t AND s.actor_key = w.k AND s.name = w.n";
+    for row in ask_named(connection, statement, slots.iter().map(|index| questions.slots[*index])).await? {
+        answers.slots[slots[place(&row)]] = Some(etag(&row, 1));
+    }
+    // What is known of a journal comes from an earlier transaction on this connection, so that is not younger.
+    let statement = "SELECT w.i, j.last, (j.era, j.txid) > \
+                     ((SELECT max(began) FROM quark_era), pg_current_xact_id()::text::bigint) \
+                     FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS w (t, k, n, i) \
+                     JOIN quark_journal j ON j.actor_type = w.t AND j.actor_key = w.k AND j.journal = w.n";
+    let things = journals.iter().map(|index| questions.journals[*index]);
+    for row in ask_named(connection, statement, things).await? {
         if row.get(2) {
-            return Ok(None);
+            return Ok(false);
         }
-        answers.journals[place(&row)] = unsigned(row.get(1));
+        answers.journals[journals[place(&row)]] = unsigned(row.get(1));
     }
-    let inbox = "SELECT w.i FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS w (t, k, n, i) \
-                 JOIN quark_inbox b ON b.actor_type = w.t AND b.actor_key = w.k AND b.message = w.n";
+    let statement = "SELECT w.i \
+                     FROM unnest($1::text[], $2::text[], $3::text[]) WITH ORDINALITY AS w (t, k, n, i) \
+                     JOIN quark_inbox b ON b.actor_type = w.t AND b.actor_key = w.k AND b.message = w.n";
     let messages = questions.inbox.iter().map(|(actor, message)| (*actor, message.as_str()));
-    for row in ask_named(connection, inbox, messages).await? {
+    for row in ask_named(connection, statement, messages).await? {
         answers.inbox[place(&row)] = true;
     }
-    Ok(Some(answers))
+    Ok(true)
 }
 
 /// Asks about things that have an actor and a name.
@@ -150,7 +229,7 @@ async fn write_actors(connection: &mut PgConnection, writes: &Writes<'_>) -> Res
         query.bind(types).bind(keys).bind(epochs).bind(sequences).execute(&mut *connection).await?;
     }
     if !new.is_empty() {
-        // In the order of the keys, as for the locks.
+        // In the order of the keys, so that two batches never wait for each other in a circle.
         new.sort_by_key(|row| row.actor);
         let (types, keys) = addresses(new.iter().map(|row| row.actor));
         let (epochs, sequences) = arrays(&new);
@@ -188,10 +267,11 @@ async fn write_journals(connection: &mut PgConnection, writes: &Writes<'_>) -> R
     // A new snapshot takes the place of the old one as a whole: of text and bytes one is null.
     let query = sqlx::query(
         "INSERT INTO quark_journal AS j (actor_type, actor_key, journal, last, snapshot_sequence, \
-         snapshot_format, snapshot_version, snapshot_text, snapshot, txid) \
-         SELECT *, pg_current_xact_id()::text::bigint FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], \
+         snapshot_format, snapshot_version, snapshot_text, snapshot, era, txid) \
+         SELECT *, (SELECT max(began) FROM quark_era), pg_current_xact_id()::text::bigint FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], \
          $5::bigint[], $6::text[], $7::bigint[], $8::text[], $9::bytea[]) \
-         ON CONFLICT (actor_type, actor_key, journal) DO UPDATE SET last = excluded.last, txid = excluded.txid, \
+         ON CONFLICT (actor_type, actor_key, journal) DO UPDATE SET last = excluded.last, era = excluded.era, \
+         txid = excluded.txid, \
          (snapshot_sequence, snapshot_format, snapshot_version, snapshot_text, snapshot) = ( \
          SELECT CASE WHEN n THEN excluded.snapshot_sequence ELSE j.snapshot_sequence END, \
          CASE WHEN n THEN excluded.snapshot_format ELSE j.snapshot_format END, \
@@ -214,8 +294,8 @@ async fn write_journals(connection: &mut PgConnection, writes: &Writes<'_>) -> R
     let values = Values::of(rows.iter().map(|row| row.value));
     let query = sqlx::query(
         "INSERT INTO quark_event \
-         (actor_type, actor_key, journal, sequence, time, format, version, value_text, value) \
-         SELECT t, k, j, s, at, f, v, x, b FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], \
+         (era, actor_type, actor_key, journal, sequence, time, format, version, value_text, value) \
+         SELECT (SELECT max(began) FROM quark_era), t, k, j, s, at, f, v, x, b FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], \
          $5::bigint[], $6::text[], $7::bigint[], $8::text[], $9::bytea[]) \
          WITH ORDINALITY AS w (t, k, j, s, at, f, v, x, b, i) ORDER BY i",
     );

@@ -1,11 +1,27 @@
 //! What PostgreSQL's errors mean to those who use a store.
 //! Codes: <https://www.postgresql.org/docs/current/errcodes-appendix.html>.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use quark_runtime::store::StoreError;
+use sqlx::error::DatabaseError;
 use sqlx::migrate::MigrateError;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
+
+/// Whether the server takes no writes, be it that this session or the whole server is read-only.
+pub(super) fn is_read_only(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| code == "25006")
+}
+
+/// Whether somebody else kept a lock for longer than it was waited for.
+pub(super) fn is_locked(error: &sqlx::Error) -> bool {
+    code(error).is_some_and(|code| code == "55P03")
+}
+
+fn code(error: &sqlx::Error) -> Option<Cow<'_, str>> {
+    error.as_database_error().and_then(DatabaseError::code)
+}
 
 /// When an error came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -8,8 +8,8 @@ use quark_base::Timestamp;
 use quark_runtime::store::{
     Address, Advance, DuePage, DuePlace, NameOf, ReminderRecord, ReminderStore, RingRange, StoreFuture,
 };
-use sqlx::Row as _;
 use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row as _};
 
 use super::Shared;
 use super::columns::{actor, addresses};
@@ -38,7 +38,7 @@ fn record(row: &PgRow) -> ReminderRecord {
 }
 
 impl Reminders {
-    async fn put(&self, reminders: &[ReminderRecord]) -> Result<(), sqlx::Error> {
+    async fn put(connection: &mut PgConnection, reminders: &[ReminderRecord]) -> Result<(), sqlx::Error> {
         // Each once, the last of them; and in the order of the keys, so that two silos do not wait for each other in
         // a circle.
         let reminders: BTreeMap<_, _> =
@@ -57,27 +57,34 @@ impl Reminders {
         );
         let query =
             query.bind(types).bind(keys).bind(names).bind(dues).bind(schedules).bind(rings).bind(versions);
-        query.execute(&self.0.pool).await.map(drop)
+        query.execute(connection).await.map(drop)
     }
 
-    async fn remove(&self, address: &Address, name: &str) -> Result<bool, sqlx::Error> {
+    async fn remove(
+        connection: &mut PgConnection,
+        address: &Address,
+        name: &str,
+    ) -> Result<bool, sqlx::Error> {
         let query =
             sqlx::query("DELETE FROM quark_reminder WHERE actor_type = $1 AND actor_key = $2 AND name = $3");
         let query = query.bind(address.actor_type.as_ref()).bind(address.key.as_str()).bind(name);
-        Ok(query.execute(&self.0.pool).await?.rows_affected() > 0)
+        Ok(query.execute(connection).await?.rows_affected() > 0)
     }
 
-    async fn of_actor(&self, address: &Address) -> Result<Vec<ReminderRecord>, sqlx::Error> {
+    async fn of_actor(
+        connection: &mut PgConnection,
+        address: &Address,
+    ) -> Result<Vec<ReminderRecord>, sqlx::Error> {
         let query = sqlx::query(
             "SELECT actor_type, actor_key, name, due, schedule, ring, version FROM quark_reminder \
              WHERE actor_type = $1 AND actor_key = $2 ORDER BY name",
         );
         let query = query.bind(address.actor_type.as_ref()).bind(address.key.as_str());
-        Ok(query.fetch_all(&self.0.pool).await?.iter().map(record).collect())
+        Ok(query.fetch_all(connection).await?.iter().map(record).collect())
     }
 
     async fn due(
-        &self,
+        connection: &mut PgConnection,
         range: RingRange,
         after: &DuePlace,
         until: Timestamp,
@@ -88,18 +95,21 @@ impl Reminders {
         let last = Last::of(after);
         let query = query.bind(time(after.due)).bind(ring(last.ring)).bind(last.actor_type);
         let query = query.bind(last.actor_key).bind(last.name).bind(limit(rows));
-        let found = query.fetch_all(&self.0.pool).await?;
+        let found = query.fetch_all(connection).await?;
         Ok(DuePage::up_to(rows, found.iter().map(record).collect()))
     }
 
-    async fn next_due(&self, range: RingRange) -> Result<Option<Timestamp>, sqlx::Error> {
-        let soonest = self.due(range, &DuePlace::START, Timestamp(u64::MAX), 1).await?;
+    async fn next_due(
+        connection: &mut PgConnection,
+        range: RingRange,
+    ) -> Result<Option<Timestamp>, sqlx::Error> {
+        let soonest = Self::due(connection, range, &DuePlace::START, Timestamp(u64::MAX), 1).await?;
         Ok(soonest.reminders.first().map(|reminder| reminder.due))
     }
 
     /// The rows are locked in the order of their keys. A row that somebody else has moved meanwhile does not match its
     /// version any more, and is left alone.
-    async fn advance(&self, moves: &[Advance]) -> Result<Vec<bool>, sqlx::Error> {
+    async fn advance(connection: &mut PgConnection, moves: &[Advance]) -> Result<Vec<bool>, sqlx::Error> {
         let (types, keys) = addresses(moves.iter().map(|step| &step.actor));
         let names: Vec<&str> = moves.iter().map(|step| step.name.as_str()).collect();
         let versions: Vec<i64> = moves.iter().map(|step| int(step.version)).collect();
@@ -118,7 +128,7 @@ impl Reminders {
              SELECT i FROM moved UNION ALL SELECT i FROM removed",
         );
         let query = query.bind(types).bind(keys).bind(names).bind(versions).bind(nexts).bind(next_versions);
-        let places: Vec<i64> = query.fetch_all(&self.0.pool).await?;
+        let places: Vec<i64> = query.fetch_all(connection).await?;
         let mut applied = vec![false; moves.len()];
         for place in places {
             // They are numbered from 1.
@@ -134,7 +144,7 @@ impl ReminderStore for Reminders {
     fn put<'a>(&'a self, reminders: &'a [ReminderRecord]) -> StoreFuture<'a, ()> {
         async move {
             reminders.iter().try_for_each(ReminderRecord::check_names)?;
-            self.0.write(self.put(reminders)).await
+            self.0.write(async |connection| Self::put(connection, reminders).await).await
         }
         .boxed()
     }
@@ -143,7 +153,7 @@ impl ReminderStore for Reminders {
         async move {
             actor.check_names()?;
             NameOf::Reminder.check(name)?;
-            self.0.write(self.remove(actor, name)).await
+            self.0.write(async |connection| Self::remove(connection, actor, name).await).await
         }
         .boxed()
     }
@@ -151,7 +161,7 @@ impl ReminderStore for Reminders {
     fn of_actor<'a>(&'a self, actor: &'a Address) -> StoreFuture<'a, Vec<ReminderRecord>> {
         async move {
             actor.check_names()?;
-            self.0.read(self.of_actor(actor)).await
+            self.0.read(async |connection| Self::of_actor(connection, actor).await).await
         }
         .boxed()
     }
@@ -163,14 +173,17 @@ impl ReminderStore for Reminders {
         until: Timestamp,
         limit: usize,
     ) -> StoreFuture<'a, DuePage> {
-        async move { self.0.read(self.due(range, after, until, limit)).await }.boxed()
+        async move {
+            self.0.read(async |connection| Self::due(connection, range, after, until, limit).await).await
+        }
+        .boxed()
     }
 
     fn next_due(&self, range: RingRange) -> StoreFuture<'_, Option<Timestamp>> {
-        async move { self.0.read(self.next_due(range)).await }.boxed()
+        async move { self.0.read(async |connection| Self::next_due(connection, range).await).await }.boxed()
     }
 
     fn advance<'a>(&'a self, moves: &'a [Advance]) -> StoreFuture<'a, Vec<bool>> {
-        async move { self.0.write(self.advance(moves)).await }.boxed()
+        async move { self.0.write(async |connection| Self::advance(connection, moves).await).await }.boxed()
     }
 }

@@ -1,24 +1,25 @@
 //! The tasks that write commits.
 //!
-//! Each takes all that waits for it, up to [`BATCH_MAX`], and writes it in one transaction on a connection of the pool.
-//! An actor's commits all go to the same task, so they stay in the order in which they came. If a transaction fails as
-//! a whole for something that may be one commit's fault, each commit is tried by itself once.
+//! Each takes all that waits for it, up to [`BATCH_MAX`], and writes it in one transaction ([`Session`]). An actor's
+//! commits all go to the same task, so they stay in the order in which they came.
 //!
-//! `BEGIN`, `COMMIT` and `ROLLBACK` go in the simple protocol: one message there, one back. So when no answer comes to a
-//! `COMMIT`, it is not known whether it was done; and as long as none was sent, it is known that nothing was.
+//! A commit whose actor's row somebody else keeps locked is held by the task and tried again until its time is over,
+//! while the others go on.
 
+use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
-use quark_runtime::store::{Commit, StoreError};
-use sqlx::pool::PoolConnection;
-use sqlx::{PgPool, Postgres};
+use quark_runtime::store::{Address, Commit, StoreError};
+use sqlx::PgPool;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
-use super::ACQUIRE_MAX;
-use super::commits::{self, Batch};
+use super::commits::Outcome;
 use super::error::{Errors, Stage};
+use super::session::Session;
 use super::settings::PostgresSettings;
+use super::{ACQUIRE_MAX, LOCK_PART};
 use crate::sql::weight;
 
 /// Tasks, if the pool has connections for so many and as many readers. Enough that one gathers while another waits for
@@ -31,11 +32,11 @@ const QUEUE_MAX: usize = 2048;
 const BATCH_MAX: usize = 512;
 /// Bytes of values in one transaction, after which no further commit is taken into it.
 const BATCH_BYTES_MAX: usize = 8 << 20;
-/// How often a batch is begun anew because another silo was in between. Each time it sees what that one did, so more
-/// than one in a row takes a silo that commits for the same actors all the time.
-const ATTEMPTS_MAX: u32 = 5;
-/// How long a rollback may take before the connection is given up instead.
-const ROLLBACK_MAX: Duration = Duration::from_secs(1);
+/// Commits that a task holds because somebody else keeps their actors' rows. When there are so many, none is taken from
+/// the queue until one of them is done.
+const HELD_MAX: usize = BATCH_MAX;
+/// When held commits are tried again. Another silo's batch takes about as long.
+const HELD_PAUSE: Duration = Duration::from_millis(5);
 
 struct Job {
     commit: Commit,
@@ -54,8 +55,13 @@ impl Writer {
     pub(super) fn start(pool: &PgPool, errors: &Errors, settings: &PostgresSettings) -> Self {
         let start = |_| {
             let (queue, jobs) = mpsc::channel(QUEUE_MAX);
-            let (pool, errors, answer_max) = (pool.clone(), errors.clone(), settings.timeout);
-            tokio::spawn(Batches { pool, errors, answer_max }.run(jobs));
+            let task = Batches {
+                session: Session::new(pool, errors, settings),
+                held: Vec::new(),
+                next_try: Instant::now(),
+                lock_max: settings.timeout.mul_f64(LOCK_PART),
+            };
+            tokio::spawn(task.run(jobs));
             queue
         };
         let tasks = (0..TASKS.min(settings.pool / 2).max(1)).map(start).collect();
@@ -80,111 +86,92 @@ impl Writer {
 
 /// A task.
 struct Batches {
-    pool: PgPool,
-    errors: Errors,
-    /// How long a batch may take, and then its end.
-    answer_max: Duration,
+    session: Session,
+    /// Commits whose actors' rows somebody else keeps, in their order, each with the moment when it is given up. At most
+    /// [`HELD_MAX`].
+    held: Vec<(Job, Instant)>,
+    /// When they are tried again.
+    next_try: Instant,
+    /// How long a commit waits for its actor's row.
+    lock_max: Duration,
 }
 
 impl Batches {
-    async fn run(self, mut jobs: mpsc::Receiver<Job>) {
-        while let Some(first) = jobs.recv().await {
-            let mut bytes = weight(&first.commit);
-            let mut batch = vec![first];
-            while batch.len() < BATCH_MAX
-                && bytes < BATCH_BYTES_MAX
-                && let Ok(job) = jobs.try_recv()
-            {
-                bytes += weight(&job.commit);
-                batch.push(job);
-            }
+    async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(batch) = self.gather(&mut jobs).await {
             self.write(batch).await;
+            if !self.held.is_empty() && self.next_try <= Instant::now() {
+                let held = std::mem::take(&mut self.held);
+                self.settle(held).await;
+                self.next_try = Instant::now() + HELD_PAUSE;
+            }
         }
     }
 
-    async fn write(&self, batch: Vec<Job>) {
-        let commits: Vec<&Commit> = batch.iter().map(|job| &job.commit).collect();
-        let outcomes = match self.transaction(&commits).await {
-            Ok(outcomes) => outcomes,
-            Err(error) if commits.len() > 1 && is_of_one(&error) => {
-                let mut outcomes = Vec::with_capacity(commits.len());
-                for commit in commits {
-                    outcomes.push(match self.transaction(&[commit]).await {
-                        Ok(mut alone) => alone.pop().unwrap_or(Ok(())),
-                        Err(error) => Err(error),
-                    });
-                }
-                outcomes
+    /// Takes all that waits, up to a bound, as soon as there is something or the held ones are to be tried; `None` when
+    /// all is done and nothing more comes.
+    async fn gather(&mut self, jobs: &mut mpsc::Receiver<Job>) -> Option<Vec<Job>> {
+        let mut batch = Vec::new();
+        let mut room = BATCH_MAX;
+        if !self.held.is_empty() {
+            room = room.min(HELD_MAX - self.held.len());
+            let comes = async { if room > 0 { jobs.recv().await } else { None } };
+            match tokio::time::timeout_at(self.next_try, comes).await {
+                Ok(Some(job)) => batch.push(job),
+                Ok(None) => tokio::time::sleep_until(self.next_try).await,
+                Err(_) => (),
             }
-            Err(error) => vec![Err(error); batch.len()],
-        };
-        for (job, outcome) in batch.into_iter().zip(outcomes) {
+        } else {
+            batch.push(jobs.recv().await?);
+        }
+        let mut bytes: usize = batch.iter().map(|job| weight(&job.commit)).sum();
+        while batch.len() < room
+            && bytes < BATCH_BYTES_MAX
+            && let Ok(job) = jobs.try_recv()
+        {
+            bytes += weight(&job.commit);
+            batch.push(job);
+        }
+        Some(batch)
+    }
+
+    /// Writes what has come, except what comes after a held commit of the same actor.
+    async fn write(&mut self, mut batch: Vec<Job>) {
+        let until = Instant::now() + self.lock_max;
+        if !self.held.is_empty() {
+            let actors: HashSet<&Address> = self.held.iter().map(|(held, _)| &held.commit.actor).collect();
+            let (behind, free) = batch.into_iter().partition(|job: &Job| actors.contains(&job.commit.actor));
+            let behind: Vec<Job> = behind;
+            drop(actors);
+            self.held.extend(behind.into_iter().map(|job| (job, until)));
+            batch = free;
+        }
+        self.settle(batch.into_iter().map(|job| (job, until)).collect()).await;
+    }
+
+    /// Writes commits and answers them; those of locked actors are held, unless their time is over.
+    async fn settle(&mut self, batch: Vec<(Job, Instant)>) {
+        if batch.is_empty() {
+            return;
+        }
+        let commits: Vec<&Commit> = batch.iter().map(|(job, _)| &job.commit).collect();
+        let outcomes = self.session.write(&commits).await;
+        if self.held.is_empty() {
+            self.next_try = Instant::now() + HELD_PAUSE;
+        }
+        for ((job, until), outcome) in batch.into_iter().zip(outcomes) {
+            let result = match outcome {
+                Outcome::Done(result) => result,
+                Outcome::Locked if Instant::now() < until => {
+                    self.held.push((job, until));
+                    continue;
+                }
+                Outcome::Locked => {
+                    Err(self.session.errors.unavailable("somebody else keeps the actor's row locked"))
+                }
+            };
             // Whoever asked may be gone.
-            let _ = job.answer.send(outcome);
+            let _ = job.answer.send(result);
         }
     }
-
-    /// Writes all of it and gives each commit's outcome; or writes nothing, as far as the error says so.
-    async fn transaction(&self, commits: &[&Commit]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-        let failed = |error| self.errors.store_error(error, Stage::Before);
-        let mut connection = self.pool.acquire().await.map_err(failed)?;
-        for _ in 0..ATTEMPTS_MAX {
-            let in_time = tokio::time::timeout(self.answer_max, self.within(&mut connection, commits)).await;
-            match in_time.unwrap_or_else(|_| Err(self.errors.unavailable("no answer in time"))) {
-                Ok(Batch::Written(outcomes)) => {
-                    let end = sqlx::raw_sql("COMMIT").execute(&mut *connection);
-                    let cause = match tokio::time::timeout(self.answer_max, end).await {
-                        Ok(Ok(_)) => return Ok(outcomes),
-                        Ok(Err(error)) => self.errors.store_error(error, Stage::Sent),
-                        Err(_) => self.errors.lost(Stage::Sent, "no answer in time"),
-                    };
-                    discard(connection);
-                    return Err(cause);
-                }
-                Ok(Batch::Again) => {
-                    let end = sqlx::raw_sql("ROLLBACK").execute(&mut *connection);
-                    let cause = match tokio::time::timeout(ROLLBACK_MAX, end).await {
-                        Ok(Ok(_)) => continue,
-                        Ok(Err(error)) => self.errors.store_error(error, Stage::Before),
-                        Err(_) => self.errors.unavailable("no answer in time"),
-                    };
-                    discard(connection);
-                    return Err(cause);
-                }
-                Err(error) => {
-                    undo(connection).await;
-                    return Err(error);
-                }
-            }
-        }
-        Err(self.errors.unavailable("other silos write the same actors all the time"))
-    }
-
-    async fn within(
-        &self,
-        connection: &mut PoolConnection<Postgres>,
-        commits: &[&Commit],
-    ) -> Result<Batch, StoreError> {
-        let begin = sqlx::raw_sql("BEGIN ISOLATION LEVEL READ COMMITTED").execute(&mut **connection).await;
-        begin.map_err(|error| self.errors.store_error(error, Stage::Before))?;
-        commits::run(connection, commits, &self.errors).await
-    }
-}
-
-/// Rolls back; a connection that cannot even do that is given up, and its transaction with it.
-async fn undo(mut connection: PoolConnection<Postgres>) {
-    let end = sqlx::raw_sql("ROLLBACK").execute(&mut *connection);
-    if !matches!(tokio::time::timeout(ROLLBACK_MAX, end).await, Ok(Ok(_))) {
-        discard(connection);
-    }
-}
-
-/// Gives a connection up. Dropped, it is closed; the server rolls back what is open on it.
-fn discard(connection: PoolConnection<Postgres>) {
-    drop(connection.detach());
-}
-
-/// Whether the others of a batch may succeed without the one that failed.
-fn is_of_one(error: &StoreError) -> bool {
-    matches!(error, StoreError::Full { .. } | StoreError::TooLarge { .. } | StoreError::Unexpected { .. })
 }
