@@ -253,7 +253,7 @@ struct Touched<'a> {
 impl<'a> Touched<'a> {
     fn write(&mut self, commit: &'a Commit, places: &Places, answers: &mut Answers) {
         let (actor, time, etag) = (&commit.actor, commit.time, commit.fence.etag());
-        answers.actors[places.actor] = Some(Last { epoch: etag.epoch, sequence: etag.sequence });
+        answers.actors[places.actor] = Some(etag.into());
         self.actors[places.actor] = true;
         for (slot, place) in commit.slots.iter().zip(&places.slots) {
             answers.slots[*place] = slot.value.as_ref().map(|_| etag);
@@ -280,5 +280,5 @@ impl<'a> Touched<'a> {
     }
 }
 
-#[cfg(all(test, feature = "postgres"))]
+#[cfg(all(test, feature = "sqlite", feature = "postgres"))]
 mod tests;

@@ -17,6 +17,12 @@ impl Last {
     }
 }
 
+impl From<ETag> for Last {
+    fn from(etag: ETag) -> Self {
+        Self { epoch: etag.epoch, sequence: etag.sequence }
+    }
+}
+
 /// What becomes of a commit that its fence does not keep out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Entry {

@@ -6,7 +6,7 @@
 //! - [`Stores`], [`open`]: from an address ([`StoreUrl`]) to a store
 //! - [`memory()`]: in this process, the reference of the others
 //! - `sqlite`, `postgres`: in a file, in a PostgreSQL. `batch` decides for both which commits of a batch go
-//!   through, `known` remembers what need not be asked for it
+//!   through; `known` spares SQLite the questions whose answers it has
 //! - `redis`: in a Redis, a cluster of them, or one that sentinels watch
 //! - [`conformance`]: what every store must do, as tests that run against any implementation
 
@@ -16,7 +16,7 @@ pub mod conformance;
 mod fence;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod health;
-#[cfg(any(feature = "sqlite", feature = "postgres"))]
+#[cfg(feature = "sqlite")]
 mod known;
 mod memory;
 #[cfg(feature = "postgres")]

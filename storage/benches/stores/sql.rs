@@ -1,12 +1,13 @@
 //! SQLite and PostgreSQL beside the plainest way to write as much: each write a statement that is its own commit.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use quark_servers::{Server, local};
 use quark_storage::{StoreUrl, open};
+use rusqlite::{Connection, params};
+use sqlx::Executor as _;
 use sqlx::postgres::PgPoolOptions;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions as _, Connection as _, Executor as _};
 
 use crate::{Kind, Options, measure};
 
@@ -16,38 +17,32 @@ const CONNECTIONS: u32 = 12;
 pub(crate) async fn sqlite(options: &Options) {
     let folder = tempfile::tempdir().expect("a folder");
     println!("{} writers, states of {} bytes, WAL, synchronous=FULL", options.writers, options.bytes);
-    let plain = {
-        let file = SqliteConnectOptions::new()
-            .filename(folder.path().join("plain.db"))
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full);
-        let mut connection = file.connect().await.expect("a file");
-        let table = "CREATE TABLE plain (actor TEXT PRIMARY KEY, etag INTEGER NOT NULL, value BLOB NOT NULL)";
-        connection.execute(table).await.expect("a table");
-        let value = vec![b'x'; options.bytes];
-        let (begun, mut writes) = (Instant::now(), 0u64);
-        while begun.elapsed() < Duration::from_secs(options.seconds) {
-            sqlx::query(
-                "INSERT INTO plain VALUES (?1, 1, ?2) ON CONFLICT DO UPDATE SET etag = etag + 1, value = ?2",
-            )
-            .bind(format!("update-{}", writes % options.writers as u64))
-            .bind(&value)
-            .execute(&mut connection)
-            .await
-            .expect("a commit");
-            writes += 1;
-        }
-        let rate = writes as f64 / begun.elapsed().as_secs_f64();
-        connection.close().await.expect("an end");
-        rate
-    };
+    let plain = plain_sqlite(&folder.path().join("plain.db"), options).expect("commits");
     println!("one commit per write, one connection: {plain:.0}/s");
     let url: StoreUrl =
         format!("sqlite://{}", folder.path().join("store.db").display()).parse().expect("a file");
     let store = open(&url).await.expect("a store");
     let rate = measure(&store, options, Kind::Update).await;
     println!("the store: {:.1} times as many", rate / plain);
+}
+
+/// Writes a second, each one a commit, from one connection with its statement prepared.
+fn plain_sqlite(file: &Path, options: &Options) -> rusqlite::Result<f64> {
+    let connection = Connection::open(file)?;
+    connection.pragma_update(None, "journal_mode", "wal")?;
+    connection.pragma_update(None, "synchronous", "full")?;
+    let table = "CREATE TABLE plain (actor TEXT PRIMARY KEY, etag INTEGER NOT NULL, value BLOB NOT NULL)";
+    connection.execute_batch(table)?;
+    let mut upsert = connection.prepare(
+        "INSERT INTO plain VALUES (?1, 1, ?2) ON CONFLICT DO UPDATE SET etag = etag + 1, value = ?2",
+    )?;
+    let value = vec![b'x'; options.bytes];
+    let (begun, mut writes) = (Instant::now(), 0u64);
+    while begun.elapsed() < Duration::from_secs(options.seconds) {
+        upsert.execute(params![format!("update-{}", writes % options.writers as u64), value])?;
+        writes += 1;
+    }
+    Ok(writes as f64 / begun.elapsed().as_secs_f64())
 }
 
 pub(crate) async fn postgres(options: &Options) {

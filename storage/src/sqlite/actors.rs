@@ -3,19 +3,17 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 use quark_base::Timestamp;
 use quark_runtime::store::{
-    ActorStore, Address, Commit, ETag, Epoch, Event, FeedEvent, FeedPage, FeedPosition, JournalHead, Loaded,
-    MessageId, NameOf, OutboxId, OutboxMessage, OutboxPage, OutboxPlace, PendingMessage, SlotRecord,
-    Snapshot, StoreFuture, Wanted,
+    ActorStore, Address, Commit, Event, FeedEvent, FeedPage, FeedPosition, JournalHead, Loaded, MessageId,
+    NameOf, OutboxId, OutboxMessage, OutboxPage, OutboxPlace, PendingMessage, SlotRecord, Snapshot,
+    StoreFuture, Wanted,
 };
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Connection as _, Row as _, SqliteConnection};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::Shared;
-use super::chunks::Chunked;
-use super::columns::{actor, bind_actor, bind_etag, value};
+use super::columns::{actor, etag, value};
+use super::commits::each;
 use crate::sql::{check_sizes, int, limit, outbox_after, outbox_page, time, timestamp, unsigned};
 
 /// Inbox entries that are forgotten in one step, so that others get their turn in between.
@@ -23,159 +21,129 @@ const FORGET_MAX: i64 = 1000;
 
 pub(super) struct Actors(pub(super) Arc<Shared>);
 
-impl Actors {
-    /// All of it at one moment: a reading transaction sees one state of the file.
-    async fn load(&self, address: &Address, wanted: &Wanted) -> Result<Loaded, sqlx::Error> {
-        let mut reader = self.0.readers.acquire().await?;
-        let mut snapshot = reader.begin().await?;
-        let row =
-            sqlx::query("SELECT epoch, sequence FROM quark_actor WHERE actor_type = ? AND actor_key = ?");
-        let last = bind_actor(row, address).fetch_optional(&mut *snapshot).await?;
-        let Some(last) = last else {
-            let journals = vec![JournalHead::default(); wanted.journals.len()];
-            return Ok(Loaded { last: None, slots: vec![None; wanted.slots.len()], journals });
-        };
-        let mut loaded = Loaded { last: Some(etag(&last, 0)), ..Loaded::default() };
-        for name in &wanted.slots {
-            let row = sqlx::query(
-                "SELECT epoch, sequence, format, version, value FROM quark_state \
-                 WHERE actor_type = ? AND actor_key = ? AND name = ?",
-            );
-            let row = bind_actor(row, address).bind(name.as_ref()).fetch_optional(&mut *snapshot).await?;
-            let record = |row: SqliteRow| SlotRecord { etag: etag(&row, 0), value: value(&row, 2) };
-            loaded.slots.push(row.map(record));
-        }
-        for name in &wanted.journals {
-            let row = sqlx::query(
-                "SELECT last, snapshot_sequence, snapshot_format, snapshot_version, snapshot FROM quark_journal \
-                 WHERE actor_type = ? AND actor_key = ? AND journal = ?",
-            );
-            let row = bind_actor(row, address).bind(name.as_ref()).fetch_optional(&mut *snapshot).await?;
-            loaded.journals.push(row.as_ref().map(journal_head).unwrap_or_default());
-        }
-        Ok(loaded)
+/// All of it at one moment: a reading transaction sees one state of the file.
+fn load(connection: &mut Connection, actor: &Address, wanted: &Wanted) -> rusqlite::Result<Loaded> {
+    let snapshot = connection.transaction()?;
+    let (actor_type, key) = (actor.actor_type.as_ref(), actor.key.as_str());
+    let sql = "SELECT epoch, sequence FROM quark_actor WHERE actor_type = ? AND actor_key = ?";
+    let last =
+        snapshot.prepare_cached(sql)?.query_row(params![actor_type, key], |row| etag(row, 0)).optional()?;
+    if last.is_none() {
+        let journals = vec![JournalHead::default(); wanted.journals.len()];
+        return Ok(Loaded { last, slots: vec![None; wanted.slots.len()], journals });
     }
-
-    async fn events(
-        &self,
-        address: &Address,
-        journal: &str,
-        after: u64,
-        rows: usize,
-    ) -> Result<Vec<Event>, sqlx::Error> {
-        let query = sqlx::query(
-            "SELECT sequence, time, format, version, value FROM quark_event \
-             WHERE actor_type = ? AND actor_key = ? AND journal = ? AND sequence > ? ORDER BY sequence LIMIT ?",
-        );
-        let query = bind_actor(query, address).bind(journal).bind(int(after)).bind(limit(rows));
-        let rows = query.fetch_all(&self.0.readers).await?;
-        Ok(rows.iter().map(|row| event(row, 0)).collect())
-    }
-
-    async fn feed(
-        &self,
-        actor_type: &str,
-        journal: &str,
-        after: i64,
-        rows: usize,
-    ) -> Result<FeedPage, sqlx::Error> {
-        let query = sqlx::query(
-            "SELECT position, actor_type, actor_key, sequence, time, format, version, value FROM quark_event \
-             WHERE actor_type = ? AND journal = ? AND position > ? ORDER BY position LIMIT ?",
-        );
-        let query = query.bind(actor_type).bind(journal).bind(after).bind(limit(rows));
-        let rows = query.fetch_all(&self.0.readers).await?;
-        let last = rows.last().map_or(after, |row| row.get(0));
-        let event = |row| FeedEvent { actor: actor(row, 1), event: event(row, 3) };
-        Ok(FeedPage { events: rows.iter().map(event).collect(), next: FeedPosition(last.to_string()) })
-    }
-
-    async fn outbox(&self, after: &OutboxPlace, rows: usize) -> Result<OutboxPage, sqlx::Error> {
-        let query = sqlx::query(
-            "SELECT actor_type, actor_key, epoch, sequence, message_index, time, to_type, to_key, method, \
-             format, version, value, position FROM quark_outbox WHERE position > ? ORDER BY position LIMIT ?",
-        );
-        let found = query.bind(outbox_after(after)).bind(limit(rows)).fetch_all(&self.0.readers).await?;
-        let found = found.iter().map(|row| (row.get("position"), pending_message(row))).collect();
-        Ok(outbox_page(after, rows, found))
-    }
-
-    async fn has_received(&self, address: &Address, message: &MessageId) -> Result<bool, sqlx::Error> {
-        let query =
-            sqlx::query("SELECT 1 FROM quark_inbox WHERE actor_type = ? AND actor_key = ? AND message = ?");
-        let query = bind_actor(query, address).bind(message.as_str());
-        Ok(query.fetch_optional(&self.0.readers).await?.is_some())
-    }
+    let mut loaded = Loaded { last, ..Loaded::default() };
+    let sql = "SELECT epoch, sequence, format, version, value FROM quark_state \
+               WHERE actor_type = ? AND actor_key = ? AND name = ?";
+    each(&snapshot, sql, &wanted.slots, |statement, name| {
+        let record = |row: &Row<'_>| Ok(SlotRecord { etag: etag(row, 0)?, value: value(row, 2)? });
+        loaded.slots.push(statement.query_row(params![actor_type, key, name], record).optional()?);
+        Ok(())
+    })?;
+    let sql = "SELECT last, snapshot_sequence, snapshot_format, snapshot_version, snapshot FROM quark_journal \
+               WHERE actor_type = ? AND actor_key = ? AND journal = ?";
+    each(&snapshot, sql, &wanted.journals, |statement, name| {
+        let head = statement.query_row(params![actor_type, key, name], journal_head).optional()?;
+        loaded.journals.push(head.unwrap_or_default());
+        Ok(())
+    })?;
+    Ok(loaded)
 }
 
-fn etag(row: &SqliteRow, first: usize) -> ETag {
-    ETag { epoch: Epoch(unsigned(row.get(first))), sequence: unsigned(row.get(first + 1)) }
+fn events(
+    connection: &Connection,
+    actor: &Address,
+    journal: &str,
+    after: u64,
+    rows: usize,
+) -> rusqlite::Result<Vec<Event>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT sequence, time, format, version, value FROM quark_event \
+         WHERE actor_type = ? AND actor_key = ? AND journal = ? AND sequence > ? ORDER BY sequence LIMIT ?",
+    )?;
+    let key = params![actor.actor_type, actor.key.as_str(), journal, int(after), limit(rows)];
+    statement.query_map(key, |row| event(row, 0))?.collect()
 }
 
-fn event(row: &SqliteRow, first: usize) -> Event {
-    Event {
-        sequence: unsigned(row.get(first)),
-        time: timestamp(row.get(first + 1)),
-        value: value(row, first + 2),
+fn feed(
+    connection: &Connection,
+    actor_type: &str,
+    journal: &str,
+    after: i64,
+    rows: usize,
+) -> rusqlite::Result<FeedPage> {
+    let mut statement = connection.prepare_cached(
+        "SELECT position, actor_type, actor_key, sequence, time, format, version, value FROM quark_event \
+         WHERE actor_type = ? AND journal = ? AND position > ? ORDER BY position LIMIT ?",
+    )?;
+    let mut rows = statement.query(params![actor_type, journal, after, limit(rows)])?;
+    let (mut events, mut last) = (Vec::new(), after);
+    while let Some(row) = rows.next()? {
+        last = row.get(0)?;
+        events.push(FeedEvent { actor: actor(row, 1)?, event: event(row, 3)? });
     }
+    Ok(FeedPage { events, next: FeedPosition(last.to_string()) })
 }
 
-fn journal_head(row: &SqliteRow) -> JournalHead {
-    let sequence: Option<i64> = row.get(1);
-    let snapshot = sequence.map(|sequence| Snapshot { sequence: unsigned(sequence), value: value(row, 2) });
-    JournalHead { last: unsigned(row.get(0)), snapshot }
+fn outbox(connection: &Connection, after: &OutboxPlace, rows: usize) -> rusqlite::Result<OutboxPage> {
+    let mut statement = connection.prepare_cached(
+        "SELECT actor_type, actor_key, epoch, sequence, message_index, time, to_type, to_key, method, \
+         format, version, value, position FROM quark_outbox WHERE position > ? ORDER BY position LIMIT ?",
+    )?;
+    let found = statement.query_map(params![outbox_after(after), limit(rows)], |row| {
+        let position: i64 = row.get(12)?;
+        Ok((position, pending_message(row)?))
+    })?;
+    Ok(outbox_page(after, rows, found.collect::<rusqlite::Result<_>>()?))
 }
 
-fn pending_message(row: &SqliteRow) -> PendingMessage {
-    let index = u32::try_from(row.get::<i64, _>(4)).unwrap_or(u32::MAX);
-    PendingMessage {
-        id: OutboxId { from: actor(row, 0), commit: etag(row, 2), index },
-        message: OutboxMessage {
-            to: actor(row, 6),
-            method: row.get::<String, _>(8).into(),
-            body: value(row, 9),
-        },
-        time: timestamp(row.get(5)),
-    }
+fn has_received(connection: &Connection, actor: &Address, message: &MessageId) -> rusqlite::Result<bool> {
+    let sql = "SELECT 1 FROM quark_inbox WHERE actor_type = ? AND actor_key = ? AND message = ?";
+    let key = params![actor.actor_type, actor.key.as_str(), message.as_str()];
+    connection.prepare_cached(sql)?.exists(key)
+}
+
+fn event(row: &Row<'_>, first: usize) -> rusqlite::Result<Event> {
+    Ok(Event {
+        sequence: unsigned(row.get(first)?),
+        time: timestamp(row.get(first + 1)?),
+        value: value(row, first + 2)?,
+    })
+}
+
+fn journal_head(row: &Row<'_>) -> rusqlite::Result<JournalHead> {
+    let snapshot = match row.get::<_, Option<i64>>(1)? {
+        Some(sequence) => Some(Snapshot { sequence: unsigned(sequence), value: value(row, 2)? }),
+        None => None,
+    };
+    Ok(JournalHead { last: unsigned(row.get(0)?), snapshot })
+}
+
+fn pending_message(row: &Row<'_>) -> rusqlite::Result<PendingMessage> {
+    let id = OutboxId { from: actor(row, 0)?, commit: etag(row, 2)?, index: row.get(4)? };
+    let method = row.get::<_, String>(8)?.into();
+    let message = OutboxMessage { to: actor(row, 6)?, method, body: value(row, 9)? };
+    Ok(PendingMessage { id, message, time: timestamp(row.get(5)?) })
 }
 
 /// Takes messages out of the outbox.
-#[expect(clippy::ptr_arg, reason = "the writer lends what it was given as it was given")]
-fn relayed<'c>(
-    messages: &'c Vec<OutboxId>,
-    connection: &'c mut SqliteConnection,
-) -> BoxFuture<'c, Result<(), sqlx::Error>> {
-    async move {
-        let delete = Chunked::new(
-            "DELETE FROM quark_outbox WHERE (actor_type, actor_key, epoch, sequence, message_index) IN (VALUES",
-            "(?,?,?,?,?)",
-            ")",
-        );
-        for (statement, part) in delete.parts(messages) {
-            let query = part.iter().fold(sqlx::query(statement), |query, id| {
-                bind_etag(bind_actor(query, &id.from), id.commit).bind(i64::from(id.index))
-            });
-            query.execute(&mut *connection).await?;
-        }
-        Ok(())
-    }
-    .boxed()
+fn relayed(connection: &Connection, messages: &[OutboxId]) -> rusqlite::Result<()> {
+    let sql = "DELETE FROM quark_outbox WHERE actor_type = ? AND actor_key = ? AND epoch = ? AND sequence = ? \
+               AND message_index = ?";
+    each(connection, sql, messages, |statement, id| {
+        let (from, commit) = (&id.from, id.commit);
+        let (epoch, sequence) = (int(commit.epoch.0), int(commit.sequence));
+        statement.execute(params![from.actor_type, from.key.as_str(), epoch, sequence, id.index]).map(drop)
+    })
 }
 
 /// Forgets some old inbox entries.
-fn forget_received<'c>(
-    before: &'c Timestamp,
-    connection: &'c mut SqliteConnection,
-) -> BoxFuture<'c, Result<u64, sqlx::Error>> {
-    async move {
-        let query = sqlx::query(
-            "DELETE FROM quark_inbox WHERE (actor_type, actor_key, message) IN \
-             (SELECT actor_type, actor_key, message FROM quark_inbox WHERE time < ? LIMIT ?)",
-        );
-        let done = query.bind(time(*before)).bind(FORGET_MAX).execute(connection).await?;
-        Ok(done.rows_affected())
-    }
-    .boxed()
+fn forget_received(connection: &Connection, before: Timestamp) -> rusqlite::Result<u64> {
+    let mut statement = connection.prepare_cached(
+        "DELETE FROM quark_inbox WHERE (actor_type, actor_key, message) IN \
+         (SELECT actor_type, actor_key, message FROM quark_inbox WHERE time < ? LIMIT ?)",
+    )?;
+    statement.execute(params![time(before), FORGET_MAX]).map(|rows| rows as u64)
 }
 
 impl ActorStore for Actors {
@@ -183,7 +151,8 @@ impl ActorStore for Actors {
         async move {
             actor.check_names()?;
             wanted.check_names()?;
-            self.0.read(Actors::load(self, actor, wanted).await)
+            let (actor, wanted) = (actor.clone(), wanted.clone());
+            self.0.read(move |connection| load(connection, &actor, &wanted)).await
         }
         .boxed()
     }
@@ -207,7 +176,8 @@ impl ActorStore for Actors {
         async move {
             actor.check_names()?;
             NameOf::Journal.check(journal)?;
-            self.0.read(Actors::events(self, actor, journal, after, limit).await)
+            let (actor, journal) = (actor.clone(), journal.to_owned());
+            self.0.read(move |connection| events(connection, &actor, &journal, after, limit)).await
         }
         .boxed()
     }
@@ -227,13 +197,15 @@ impl ActorStore for Actors {
                 text => text.parse(),
             };
             let place = place.map_err(|_| crate::unknown_position(&self.0.errors.store, after))?;
-            self.0.read(Actors::feed(self, actor_type, journal, place, limit).await)
+            let (actor_type, journal) = (actor_type.to_owned(), journal.to_owned());
+            self.0.read(move |connection| feed(connection, &actor_type, &journal, place, limit)).await
         }
         .boxed()
     }
 
     fn outbox<'a>(&'a self, after: &'a OutboxPlace, limit: usize) -> StoreFuture<'a, OutboxPage> {
-        async move { self.0.read(Actors::outbox(self, after, limit).await) }.boxed()
+        let after = after.clone();
+        self.0.read(move |connection| outbox(connection, &after, limit)).boxed()
     }
 
     fn relayed<'a>(&'a self, messages: &'a [OutboxId]) -> StoreFuture<'a, ()> {
@@ -241,7 +213,8 @@ impl ActorStore for Actors {
             if messages.is_empty() {
                 return Ok(());
             }
-            self.0.noted(self.0.writer.write(messages.to_vec(), relayed).await)
+            let messages = messages.to_vec();
+            self.0.write(move |connection| relayed(connection, &messages)).await
         }
         .boxed()
     }
@@ -249,12 +222,13 @@ impl ActorStore for Actors {
     fn has_received<'a>(&'a self, actor: &'a Address, message: &'a MessageId) -> StoreFuture<'a, bool> {
         async move {
             actor.check_names()?;
-            self.0.read(Actors::has_received(self, actor, message).await)
+            let (actor, message) = (actor.clone(), message.clone());
+            self.0.read(move |connection| has_received(connection, &actor, &message)).await
         }
         .boxed()
     }
 
     fn forget_received(&self, time: Timestamp) -> StoreFuture<'_, u64> {
-        async move { self.0.noted(self.0.writer.write(time, forget_received).await) }.boxed()
+        self.0.write(move |connection| forget_received(connection, time)).boxed()
     }
 }

@@ -1,43 +1,38 @@
-//! Values that take several columns.
+//! Values that take several columns, and those of several kinds.
 
-use quark_runtime::store::{Address, ETag, Encoded};
-use sqlx::query::Query;
-use sqlx::sqlite::{SqliteArguments, SqliteRow};
-use sqlx::{Row as _, Sqlite};
+use quark_runtime::store::{Address, ETag, Encoded, Epoch};
+use rusqlite::Row;
+use rusqlite::types::{FromSqlError, ToSql, ToSqlOutput, ValueRef};
 
-use crate::sql::{as_text, int};
+use crate::sql::{as_text, unsigned};
 
-pub(super) type Statement<'q> = Query<'q, Sqlite, SqliteArguments>;
+/// The content of a value as a column: text that a person can read in the database, or bytes.
+pub(super) struct Content<'a>(pub(super) &'a Encoded);
 
-/// Two columns: type and key.
-pub(super) fn bind_actor<'q>(query: Statement<'q>, actor: &Address) -> Statement<'q> {
-    query.bind(actor.actor_type.as_ref()).bind(actor.key.as_str())
-}
-
-/// Two columns: epoch and sequence.
-pub(super) fn bind_etag(query: Statement<'_>, etag: ETag) -> Statement<'_> {
-    query.bind(int(etag.epoch.0)).bind(int(etag.sequence))
-}
-
-/// Three columns: format, version, value.
-pub(super) fn bind_value<'q>(query: Statement<'q>, value: &Encoded) -> Statement<'q> {
-    let query = query.bind(value.format.as_ref()).bind(i64::from(value.version));
-    match as_text(value) {
-        Some(text) => query.bind(text),
-        None => query.bind(value.bytes.as_slice()),
+impl ToSql for Content<'_> {
+    fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        Ok(ToSqlOutput::Borrowed(match as_text(self.0) {
+            Some(text) => ValueRef::Text(text.as_bytes()),
+            None => ValueRef::Blob(&self.0.bytes),
+        }))
     }
 }
 
-/// What [`bind_actor`] wrote, from column `first` on.
-pub(super) fn actor(row: &SqliteRow, first: usize) -> Address {
-    Address::new(row.get::<String, _>(first), row.get::<String, _>(first + 1))
+/// Two columns, type and key, from column `first` on.
+pub(super) fn actor(row: &Row<'_>, first: usize) -> rusqlite::Result<Address> {
+    Ok(Address::new(row.get::<_, String>(first)?, row.get::<_, String>(first + 1)?))
 }
 
-/// What [`bind_value`] wrote, from column `first` on.
-pub(super) fn value(row: &SqliteRow, first: usize) -> Encoded {
-    Encoded {
-        format: row.get::<String, _>(first).into(),
-        version: u32::try_from(row.get::<i64, _>(first + 1)).unwrap_or(u32::MAX),
-        bytes: row.get(first + 2),
-    }
+/// Two columns, epoch and sequence, from column `first` on.
+pub(super) fn etag(row: &Row<'_>, first: usize) -> rusqlite::Result<ETag> {
+    Ok(ETag { epoch: Epoch(unsigned(row.get(first)?)), sequence: unsigned(row.get(first + 1)?) })
+}
+
+/// Three columns, format, version and [`Content`], from column `first` on.
+pub(super) fn value(row: &Row<'_>, first: usize) -> rusqlite::Result<Encoded> {
+    let bytes = match row.get_ref(first + 2)? {
+        ValueRef::Text(bytes) | ValueRef::Blob(bytes) => bytes.to_vec(),
+        _ => return Err(FromSqlError::InvalidType.into()),
+    };
+    Ok(Encoded { format: row.get::<_, String>(first)?.into(), version: row.get(first + 1)?, bytes })
 }

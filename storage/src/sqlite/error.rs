@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use quark_runtime::store::StoreError;
-use sqlx::migrate::MigrateError;
 
 use crate::sql::VALUE_MAX;
 
@@ -27,30 +26,23 @@ pub(super) struct Errors {
 }
 
 impl Errors {
-    pub(super) fn store_error(&self, error: sqlx::Error, stage: Stage) -> StoreError {
+    pub(super) fn store_error(&self, error: rusqlite::Error, stage: Stage) -> StoreError {
         let store = self.store.clone();
-        let cause: Box<str> = error.to_string().into();
-        let unclear = |cause| match stage {
-            Stage::Commit => StoreError::Unknown { store: store.clone(), cause },
-            Stage::Open | Stage::Read | Stage::Write => {
-                StoreError::Unavailable { store: store.clone(), cause }
+        let (code, cause): (_, Box<str>) = match error {
+            rusqlite::Error::SqliteFailure(failure, Some(message)) => {
+                (failure.extended_code & 0xff, message.into())
             }
-        };
-        let database = match &error {
-            sqlx::Error::Database(database) => database,
-            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
-                return StoreError::Unavailable { store, cause };
+            rusqlite::Error::SqliteFailure(failure, None) => {
+                (failure.extended_code & 0xff, failure.to_string().into())
             }
-            sqlx::Error::WorkerCrashed | sqlx::Error::Io(_) => return unclear(cause),
-            _ => return StoreError::Unexpected { store, cause },
+            other => return StoreError::Unexpected { store, cause: other.to_string().into() },
         };
-        let extended: i32 = database.code().and_then(|code| code.parse().ok()).unwrap_or(0);
-        let cause: Box<str> = database.message().into();
-        match extended & 0xff {
+        match code {
             // BUSY, LOCKED: another process writes. PROTOCOL: too many begin at once.
             5 | 6 | 15 => StoreError::Unavailable { store, cause },
             // NOMEM, IOERR
-            7 | 10 => unclear(cause),
+            7 | 10 if stage == Stage::Commit => StoreError::Unknown { store, cause },
+            7 | 10 => StoreError::Unavailable { store, cause },
             // READONLY
             8 => StoreError::ReadOnly { store, cause },
             // CORRUPT, NOTADB
@@ -65,16 +57,7 @@ impl Errors {
         }
     }
 
-    pub(super) fn migration_error(&self, error: MigrateError) -> StoreError {
-        match error {
-            MigrateError::Execute(error) | MigrateError::ExecuteMigration(error, _) => {
-                self.store_error(error, Stage::Open)
-            }
-            MigrateError::VersionMissing(_) | MigrateError::VersionMismatch(_) => StoreError::Unexpected {
-                store: self.store.clone(),
-                cause: "its tables are those of another version of Quark".into(),
-            },
-            other => StoreError::Unexpected { store: self.store.clone(), cause: other.to_string().into() },
-        }
+    pub(super) fn unavailable(&self, cause: &str) -> StoreError {
+        StoreError::Unavailable { store: self.store.clone(), cause: cause.into() }
     }
 }

@@ -3,17 +3,15 @@
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
-use futures_util::future::BoxFuture;
 use quark_base::Timestamp;
 use quark_runtime::store::{
     Address, Advance, DuePage, DuePlace, NameOf, ReminderRecord, ReminderStore, RingRange, StoreFuture,
 };
-use sqlx::sqlite::SqliteRow;
-use sqlx::{Row as _, SqliteConnection};
+use rusqlite::{Connection, OptionalExtension as _, Row, params};
 
 use super::Shared;
-use super::chunks::Chunked;
-use super::columns::{actor, bind_actor};
+use super::columns::actor;
+use super::commits::each;
 use crate::sql::{Last, int, limit, point, ring, time, timestamp, unsigned};
 
 pub(super) struct Reminders(pub(super) Arc<Shared>);
@@ -40,117 +38,106 @@ macro_rules! in_range {
     };
 }
 
-fn record(row: &SqliteRow) -> ReminderRecord {
-    ReminderRecord {
-        actor: actor(row, 0),
-        name: row.get(2),
-        due: timestamp(row.get(3)),
-        schedule: row.get(4),
-        ring: point(row.get(5)),
-        version: unsigned(row.get(6)),
-    }
+fn record(row: &Row<'_>) -> rusqlite::Result<ReminderRecord> {
+    Ok(ReminderRecord {
+        actor: actor(row, 0)?,
+        name: row.get(2)?,
+        due: timestamp(row.get(3)?),
+        schedule: row.get(4)?,
+        ring: point(row.get(5)?),
+        version: unsigned(row.get(6)?),
+    })
 }
 
-impl Reminders {
-    async fn of_actor(&self, address: &Address) -> Result<Vec<ReminderRecord>, sqlx::Error> {
-        let query =
-            sqlx::query("SELECT * FROM quark_reminder WHERE actor_type = ? AND actor_key = ? ORDER BY name");
-        let rows = bind_actor(query, address).fetch_all(&self.0.readers).await?;
-        Ok(rows.iter().map(record).collect())
-    }
-
-    async fn due(
-        &self,
-        range: RingRange,
-        after: &DuePlace,
-        until: Timestamp,
-        rows: usize,
-    ) -> Result<DuePage, sqlx::Error> {
-        let query = sqlx::query(in_range!("*", range.first <= range.last));
-        let query = query.bind(ring(range.first)).bind(ring(range.last)).bind(time(until));
-        let last = Last::of(after);
-        let query = query.bind(time(after.due)).bind(ring(last.ring)).bind(last.actor_type);
-        let query = query.bind(last.actor_key).bind(last.name).bind(limit(rows));
-        let found = query.fetch_all(&self.0.readers).await?;
-        Ok(DuePage::up_to(rows, found.iter().map(record).collect()))
-    }
-
-    async fn next_due(&self, range: RingRange) -> Result<Option<Timestamp>, sqlx::Error> {
-        let query = sqlx::query_scalar(in_range!("due", range.first <= range.last));
-        let query = query.bind(ring(range.first)).bind(ring(range.last)).bind(i64::MAX);
-        let query = query.bind(0_i64).bind(i64::MIN).bind("").bind("").bind("").bind(1_i64);
-        Ok(query.fetch_optional(&self.0.readers).await?.map(timestamp))
-    }
+fn of_actor(connection: &Connection, actor: &Address) -> rusqlite::Result<Vec<ReminderRecord>> {
+    let sql = "SELECT * FROM quark_reminder WHERE actor_type = ? AND actor_key = ? ORDER BY name";
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_map(params![actor.actor_type, actor.key.as_str()], record)?.collect()
 }
 
-#[expect(clippy::ptr_arg, reason = "the writer lends what it was given as it was given")]
-fn put<'c>(
-    reminders: &'c Vec<ReminderRecord>,
-    connection: &'c mut SqliteConnection,
-) -> BoxFuture<'c, Result<(), sqlx::Error>> {
-    async move {
-        let replace = Chunked::new("INSERT OR REPLACE INTO quark_reminder VALUES", "(?,?,?,?,?,?,?)", "");
-        for (statement, part) in replace.parts(reminders) {
-            let query = part.iter().fold(sqlx::query(statement), |query, reminder| {
-                bind_actor(query, &reminder.actor)
-                    .bind(reminder.name.as_str())
-                    .bind(time(reminder.due))
-                    .bind(reminder.schedule.as_str())
-                    .bind(ring(reminder.ring))
-                    .bind(int(reminder.version))
-            });
-            query.execute(&mut *connection).await?;
-        }
-        Ok(())
-    }
-    .boxed()
+fn due(
+    connection: &Connection,
+    range: RingRange,
+    after: &DuePlace,
+    until: Timestamp,
+    rows: usize,
+) -> rusqlite::Result<DuePage> {
+    let mut statement = connection.prepare_cached(in_range!("*", range.first <= range.last))?;
+    let last = Last::of(after);
+    let bounds = params![
+        ring(range.first),
+        ring(range.last),
+        time(until),
+        time(after.due),
+        ring(last.ring),
+        last.actor_type,
+        last.actor_key,
+        last.name,
+        limit(rows),
+    ];
+    let found = statement.query_map(bounds, record)?.collect::<rusqlite::Result<_>>()?;
+    Ok(DuePage::up_to(rows, found))
 }
 
-fn remove<'c>(
-    (address, name): &'c (Address, String),
-    connection: &'c mut SqliteConnection,
-) -> BoxFuture<'c, Result<bool, sqlx::Error>> {
-    async move {
-        let query =
-            sqlx::query("DELETE FROM quark_reminder WHERE actor_type = ? AND actor_key = ? AND name = ?");
-        let done = bind_actor(query, address).bind(name.as_str()).execute(connection).await?;
-        Ok(done.rows_affected() > 0)
-    }
-    .boxed()
+fn next_due(connection: &Connection, range: RingRange) -> rusqlite::Result<Option<Timestamp>> {
+    let mut statement = connection.prepare_cached(in_range!("due", range.first <= range.last))?;
+    let (first, last) = (ring(range.first), ring(range.last));
+    let all = params![first, last, i64::MAX, 0, i64::MIN, "", "", "", 1];
+    statement.query_row(all, |row| Ok(timestamp(row.get(0)?))).optional()
 }
 
-fn advance<'c>(
-    moves: &'c Vec<Advance>,
-    connection: &'c mut SqliteConnection,
-) -> BoxFuture<'c, Result<Vec<bool>, sqlx::Error>> {
-    async move {
-        let mut applied = Vec::with_capacity(moves.len());
-        for step in moves {
-            let query = match step.next {
-                Some(due) => sqlx::query(
-                    "UPDATE quark_reminder SET due = ?, version = ? \
-                     WHERE actor_type = ? AND actor_key = ? AND name = ? AND version = ?",
-                )
-                .bind(time(due))
-                .bind(int(step.next_version)),
-                None => sqlx::query(
-                    "DELETE FROM quark_reminder \
-                     WHERE actor_type = ? AND actor_key = ? AND name = ? AND version = ?",
-                ),
-            };
-            let query = bind_actor(query, &step.actor).bind(step.name.as_str()).bind(int(step.version));
-            applied.push(query.execute(&mut *connection).await?.rows_affected() > 0);
-        }
-        Ok(applied)
-    }
-    .boxed()
+fn put(connection: &Connection, reminders: &[ReminderRecord]) -> rusqlite::Result<()> {
+    let sql = "INSERT OR REPLACE INTO quark_reminder VALUES (?, ?, ?, ?, ?, ?, ?)";
+    each(connection, sql, reminders, |statement, reminder| {
+        let actor = &reminder.actor;
+        let columns = params![
+            actor.actor_type,
+            actor.key.as_str(),
+            reminder.name,
+            time(reminder.due),
+            reminder.schedule,
+            ring(reminder.ring),
+            int(reminder.version),
+        ];
+        statement.execute(columns).map(drop)
+    })
+}
+
+fn remove(connection: &Connection, actor: &Address, name: &str) -> rusqlite::Result<bool> {
+    let sql = "DELETE FROM quark_reminder WHERE actor_type = ? AND actor_key = ? AND name = ?";
+    let key = params![actor.actor_type, actor.key.as_str(), name];
+    Ok(connection.prepare_cached(sql)?.execute(key)? > 0)
+}
+
+fn advance(connection: &Connection, moves: &[Advance]) -> rusqlite::Result<Vec<bool>> {
+    let mut go_on = connection.prepare_cached(
+        "UPDATE quark_reminder SET due = ?5, version = ?6 \
+         WHERE actor_type = ?1 AND actor_key = ?2 AND name = ?3 AND version = ?4",
+    )?;
+    let mut end = connection.prepare_cached(
+        "DELETE FROM quark_reminder WHERE actor_type = ? AND actor_key = ? AND name = ? AND version = ?",
+    )?;
+    let apply = |step: &Advance| {
+        let (actor_type, key) = (step.actor.actor_type.as_ref(), step.actor.key.as_str());
+        let (name, version) = (step.name.as_str(), int(step.version));
+        let rows = match step.next {
+            Some(due) => {
+                let next = (time(due), int(step.next_version));
+                go_on.execute(params![actor_type, key, name, version, next.0, next.1])
+            }
+            None => end.execute(params![actor_type, key, name, version]),
+        };
+        rows.map(|rows| rows > 0)
+    };
+    moves.iter().map(apply).collect()
 }
 
 impl ReminderStore for Reminders {
     fn put<'a>(&'a self, reminders: &'a [ReminderRecord]) -> StoreFuture<'a, ()> {
         async move {
             reminders.iter().try_for_each(ReminderRecord::check_names)?;
-            self.0.noted(self.0.writer.write(reminders.to_vec(), put).await)
+            let reminders = reminders.to_vec();
+            self.0.write(move |connection| put(connection, &reminders)).await
         }
         .boxed()
     }
@@ -159,7 +146,8 @@ impl ReminderStore for Reminders {
         async move {
             actor.check_names()?;
             NameOf::Reminder.check(name)?;
-            self.0.noted(self.0.writer.write((actor.clone(), name.to_owned()), remove).await)
+            let (actor, name) = (actor.clone(), name.to_owned());
+            self.0.write(move |connection| remove(connection, &actor, &name)).await
         }
         .boxed()
     }
@@ -167,7 +155,8 @@ impl ReminderStore for Reminders {
     fn of_actor<'a>(&'a self, actor: &'a Address) -> StoreFuture<'a, Vec<ReminderRecord>> {
         async move {
             actor.check_names()?;
-            self.0.read(Reminders::of_actor(self, actor).await)
+            let actor = actor.clone();
+            self.0.read(move |connection| of_actor(connection, &actor)).await
         }
         .boxed()
     }
@@ -179,14 +168,16 @@ impl ReminderStore for Reminders {
         until: Timestamp,
         limit: usize,
     ) -> StoreFuture<'a, DuePage> {
-        async move { self.0.read(Reminders::due(self, range, after, until, limit).await) }.boxed()
+        let after = after.clone();
+        self.0.read(move |connection| due(connection, range, &after, until, limit)).boxed()
     }
 
     fn next_due(&self, range: RingRange) -> StoreFuture<'_, Option<Timestamp>> {
-        async move { self.0.read(Reminders::next_due(self, range).await) }.boxed()
+        self.0.read(move |connection| next_due(connection, range)).boxed()
     }
 
     fn advance<'a>(&'a self, moves: &'a [Advance]) -> StoreFuture<'a, Vec<bool>> {
-        async move { self.0.noted(self.0.writer.write(moves.to_vec(), advance).await) }.boxed()
+        let moves = moves.to_vec();
+        self.0.write(move |connection| advance(connection, &moves)).boxed()
     }
 }

@@ -1,4 +1,4 @@
-//! The one task that writes.
+//! The one thread that writes.
 //!
 //! It takes all that waits, up to [`BATCH_MAX`], writes it in one transaction, commits, and answers everybody. A
 //! commit whose expectations fail is answered with the others and has written nothing; another kind of work that fails
@@ -7,14 +7,13 @@
 
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
 use quark_runtime::store::{Commit, StoreError};
-use sqlx::{Connection as _, Row as _, SqliteConnection, SqlitePool};
+use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::PATIENCE;
-use super::commits::Statements;
 use super::error::{Errors, Stage};
+use super::readers::Idle;
+use super::{PATIENCE, commits};
 use crate::known::Known;
 use crate::sql::weight;
 
@@ -27,29 +26,28 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 /// How long an answer is waited for: what a full queue takes while another process holds the file at each turn.
 const ANSWER_MAX: Duration = PATIENCE.saturating_mul((QUEUE_MAX / BATCH_MAX) as u32 + 1);
 
-/// How a piece of work is done with its data, within a transaction. It may be done again if that is rolled back.
-type Run<D, T> = for<'c> fn(&'c D, &'c mut SqliteConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>;
-
 /// A piece of work that is no commit.
 trait Work: Send {
-    fn run<'c>(&'c mut self, connection: &'c mut SqliteConnection) -> BoxFuture<'c, Result<(), sqlx::Error>>;
+    /// Does it, within a transaction. It may be done again if that is rolled back.
+    fn run(&mut self, connection: &Connection) -> rusqlite::Result<()>;
     /// Tells whoever asked for it how it ended.
     fn finish(self: Box<Self>, outcome: Result<(), StoreError>);
 }
 
-struct Task<D, T> {
-    data: D,
-    run: Run<D, T>,
+struct Task<F, T> {
+    run: F,
     value: Option<T>,
     answer: oneshot::Sender<Result<T, StoreError>>,
 }
 
-impl<D: Send + Sync, T: Send> Work for Task<D, T> {
-    fn run<'c>(&'c mut self, connection: &'c mut SqliteConnection) -> BoxFuture<'c, Result<(), sqlx::Error>> {
-        Box::pin(async move {
-            self.value = Some((self.run)(&self.data, connection).await?);
-            Ok(())
-        })
+impl<F, T> Work for Task<F, T>
+where
+    F: Fn(&Connection) -> rusqlite::Result<T> + Send,
+    T: Send,
+{
+    fn run(&mut self, connection: &Connection) -> rusqlite::Result<()> {
+        self.value = Some((self.run)(connection)?);
+        Ok(())
     }
 
     fn finish(self: Box<Self>, outcome: Result<(), StoreError>) {
@@ -86,26 +84,23 @@ impl Job {
     }
 }
 
-/// The way to the task that writes. The task ends when this is dropped, after what waits.
+/// The way to the thread that writes. The thread ends when this is dropped, after what waits.
 pub(super) struct Writer {
     queue: mpsc::Sender<Job>,
     errors: Errors,
 }
 
 impl Writer {
-    /// Starts the task on the present tokio runtime.
-    pub(super) fn start(connection: SqliteConnection, readers: SqlitePool, errors: Errors) -> Self {
+    /// Starts the thread. It closes the readers too when it ends.
+    pub(super) fn start(connection: Connection, readers: Idle, errors: Errors) -> Result<Self, StoreError> {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
-        let task = Batches {
-            connection,
-            readers,
-            statements: Statements::new(),
-            known: Known::nothing(),
-            version: None,
-            errors: errors.clone(),
-        };
-        tokio::spawn(task.run(jobs));
-        Self { queue, errors }
+        let known = Known::nothing();
+        let batches = Batches { connection, readers, known, version: None, errors: errors.clone() };
+        let thread = std::thread::Builder::new().name("quark-sqlite".into());
+        match thread.spawn(move || batches.run(jobs)) {
+            Ok(_) => Ok(Self { queue, errors }),
+            Err(error) => Err(errors.unavailable(&format!("no thread to write on: {error}"))),
+        }
     }
 
     /// Writes a commit together with others.
@@ -115,42 +110,41 @@ impl Writer {
         self.answer(result).await
     }
 
-    /// Does something else together with others.
-    pub(super) async fn write<D, T>(&self, data: D, run: Run<D, T>) -> Result<T, StoreError>
+    /// Does something else together with others. It may be done twice, the first time in a transaction that is rolled
+    /// back.
+    pub(super) async fn write<T, F>(&self, run: F) -> Result<T, StoreError>
     where
-        D: Send + Sync + 'static,
         T: Send + 'static,
+        F: Fn(&Connection) -> rusqlite::Result<T> + Send + 'static,
     {
         let (answer, result) = oneshot::channel();
-        self.send(Job::Work(Box::new(Task { data, run, value: None, answer }))).await?;
+        self.send(Job::Work(Box::new(Task { run, value: None, answer }))).await?;
         self.answer(result).await
     }
 
     async fn send(&self, job: Job) -> Result<(), StoreError> {
-        let cause = match tokio::time::timeout(PATIENCE, self.queue.send(job)).await {
-            Ok(Ok(())) => return Ok(()),
-            Ok(Err(_)) => "the runtime that it was opened on has ended",
-            Err(_) => "too much waits to be written",
-        };
-        Err(StoreError::Unavailable { store: self.errors.store.clone(), cause: cause.into() })
+        match tokio::time::timeout(PATIENCE, self.queue.send(job)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(self.errors.unavailable("the thread that writes has ended")),
+            Err(_) => Err(self.errors.unavailable("too much waits to be written")),
+        }
     }
 
     async fn answer<T>(&self, result: oneshot::Receiver<Result<T, StoreError>>) -> Result<T, StoreError> {
         let cause = match tokio::time::timeout(ANSWER_MAX, result).await {
             Ok(Ok(result)) => return result,
-            Ok(Err(_)) => "the runtime that it was opened on has ended",
+            Ok(Err(_)) => "the thread that writes has ended",
             Err(_) => "the disk does not answer",
         };
         Err(StoreError::Unknown { store: self.errors.store.clone(), cause: cause.into() })
     }
 }
 
-/// The task.
+/// What the thread has.
 struct Batches {
-    connection: SqliteConnection,
+    connection: Connection,
     /// Only to be closed.
-    readers: SqlitePool,
-    statements: Statements,
+    readers: Idle,
     known: Known,
     /// The `data_version` of the last transaction.
     version: Option<i64>,
@@ -158,8 +152,8 @@ struct Batches {
 }
 
 impl Batches {
-    async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
-        while let Some(first) = jobs.recv().await {
+    fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(first) = jobs.blocking_recv() {
             let mut bytes = first.weight();
             let mut batch = vec![first];
             while batch.len() < BATCH_MAX
@@ -169,31 +163,26 @@ impl Batches {
                 bytes += job.weight();
                 batch.push(job);
             }
-            self.write(batch).await;
+            self.write(batch);
         }
-        // The last connection to go puts what is in the log into the file; a reader could not.
-        self.readers.close().await;
-        if let Err(error) = self.connection.close().await {
+        // The last connection to go puts what is in the log into the file, which takes time and may fail.
+        self.readers.lock().clear();
+        if let Err((_, error)) = self.connection.close() {
             tracing::warn!(store = %self.errors.store, %error, "a SQLite store was not closed properly");
         }
     }
 
-    async fn write(&mut self, mut batch: Vec<Job>) {
-        match self.transaction(&mut batch).await {
+    fn write(&mut self, mut batch: Vec<Job>) {
+        match self.transaction(&mut batch) {
             Ok(outcomes) => {
                 for (job, outcome) in batch.into_iter().zip(outcomes) {
                     job.finish(outcome);
                 }
             }
             Err(error) if batch.len() > 1 && is_of_one(&error) => {
-                for job in batch {
-                    let mut alone = [job];
-                    let outcome = match self.transaction(&mut alone).await {
-                        Ok(mut outcomes) => outcomes.pop().unwrap_or(Ok(())),
-                        Err(error) => Err(error),
-                    };
-                    let [job] = alone;
-                    job.finish(outcome);
+                for mut job in batch {
+                    let outcome = self.transaction(std::slice::from_mut(&mut job));
+                    job.finish(outcome.and_then(|mut outcomes| outcomes.pop().unwrap_or(Ok(()))));
                 }
             }
             Err(error) => {
@@ -205,21 +194,21 @@ impl Batches {
     }
 
     /// Writes all of it and gives each piece's outcome; or writes nothing, as far as the error says so.
-    async fn transaction(&mut self, batch: &mut [Job]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-        let outcome = match self.within(batch).await {
-            Ok(outcomes) => self.execute("COMMIT", Stage::Commit).await.map(|()| outcomes),
+    fn transaction(&mut self, batch: &mut [Job]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        let outcome = match self.within(batch) {
+            Ok(outcomes) => self.execute("COMMIT", Stage::Commit).map(|()| outcomes),
             Err(error) => Err(error),
         };
         if outcome.is_err() {
             self.known.forget();
-            // After some errors SQLite has rolled back by itself, and says so.
-            let _ = self.execute("ROLLBACK", Stage::Write).await;
+            // Should this fail as well, the next transaction begins with another try.
+            let _ = self.roll_back();
         }
         outcome
     }
 
-    async fn within(&mut self, batch: &mut [Job]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-        self.begin().await?;
+    fn within(&mut self, batch: &mut [Job]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
+        self.begin()?;
         let commits: Vec<&Commit> = batch
             .iter()
             .filter_map(|job| match job {
@@ -227,27 +216,24 @@ impl Batches {
                 Job::Work(_) => None,
             })
             .collect();
-        let mut of_commits = Vec::new();
-        if !commits.is_empty() {
-            of_commits =
-                self.statements.run(&mut self.connection, &commits, &mut self.known, &self.errors).await?;
-        }
+        let of_commits = commits::run(&self.connection, &commits, &mut self.known, &self.errors)?;
         let mut of_commits = of_commits.into_iter();
         let mut outcomes = Vec::with_capacity(batch.len());
         for job in batch {
             outcomes.push(match job {
                 Job::Commit { .. } => of_commits.next().unwrap_or(Ok(())),
-                Job::Work(work) => self.work(work.as_mut()).await?,
+                Job::Work(work) => self.work(work.as_mut())?,
             });
         }
         Ok(outcomes)
     }
 
     /// Takes the file's one write lock, and looks whether somebody else has written since this connection last did.
-    async fn begin(&mut self) -> Result<(), StoreError> {
-        let begin =
-            sqlx::raw_sql("BEGIN IMMEDIATE; PRAGMA data_version").fetch_one(&mut self.connection).await;
-        let version = begin.and_then(|row| row.try_get(0));
+    fn begin(&mut self) -> Result<(), StoreError> {
+        self.roll_back()?;
+        self.execute("BEGIN IMMEDIATE", Stage::Write)?;
+        let version = self.connection.prepare_cached("PRAGMA data_version");
+        let version = version.and_then(|mut statement| statement.query_row([], |row| row.get(0)));
         let version = version.map_err(|error| self.errors.store_error(error, Stage::Write))?;
         if self.version.replace(version) != Some(version) {
             self.known.forget();
@@ -255,19 +241,32 @@ impl Batches {
         Ok(())
     }
 
-    /// Does one piece of work, or undoes it.
-    async fn work(&mut self, work: &mut dyn Work) -> Result<Result<(), StoreError>, StoreError> {
-        self.execute("SAVEPOINT work", Stage::Write).await?;
-        let outcome = work.run(&mut self.connection).await;
-        if outcome.is_err() {
-            self.execute("ROLLBACK TO work", Stage::Write).await?;
+    /// Ends a transaction that did not end well. After some errors SQLite has done so by itself.
+    fn roll_back(&self) -> Result<(), StoreError> {
+        match self.connection.is_autocommit() {
+            true => Ok(()),
+            false => self.execute("ROLLBACK", Stage::Write),
         }
-        self.execute("RELEASE work", Stage::Write).await?;
-        Ok(outcome.map_err(|error| self.errors.store_error(error, Stage::Write)))
     }
 
-    async fn execute(&mut self, statement: &'static str, stage: Stage) -> Result<(), StoreError> {
-        let result = sqlx::query(statement).execute(&mut self.connection).await;
+    /// Does one piece of work, or undoes it.
+    fn work(&self, work: &mut dyn Work) -> Result<Result<(), StoreError>, StoreError> {
+        self.execute("SAVEPOINT work", Stage::Write)?;
+        let outcome = work.run(&self.connection);
+        let outcome = outcome.map_err(|error| self.errors.store_error(error, Stage::Write));
+        if outcome.is_err() {
+            // After some errors the whole transaction is gone already.
+            if self.connection.is_autocommit() {
+                return outcome.map(Ok);
+            }
+            self.execute("ROLLBACK TO work", Stage::Write)?;
+        }
+        self.execute("RELEASE work", Stage::Write)?;
+        Ok(outcome)
+    }
+
+    fn execute(&self, sql: &str, stage: Stage) -> Result<(), StoreError> {
+        let result = self.connection.prepare_cached(sql).and_then(|mut statement| statement.execute([]));
         result.map(drop).map_err(|error| self.errors.store_error(error, stage))
     }
 }
