@@ -286,8 +286,12 @@ fn nobody() -> Option<(u32, u32)> {
     ids("postgres").or_else(|| ids("nobody"))
 }
 
-/// Lets the server's user have a file or folder.
-fn give_away(path: &Path) -> Result<(), StartError> {
+/// Lets whoever a server runs as have a file or folder.
+///
+/// # Errors
+///
+/// If it is not ours to give.
+pub fn give_away(path: &Path) -> Result<(), StartError> {
     let Some((user, group)) = nobody() else { return Ok(()) };
     std::os::unix::fs::chown(path, Some(user), Some(group))
         .map_err(|source| system("giving a folder away", source))

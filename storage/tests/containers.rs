@@ -1,14 +1,12 @@
 //! The servers also come in containers, where an engine runs (`cargo xtask images` makes their images).
 
-#![cfg(feature = "postgres")]
-
 use quark_base::Timestamp;
 use quark_runtime::store::{Address, Commit, Epoch, Fence};
-use quark_servers::Server;
+use quark_servers::{Server, StartError};
 
-#[tokio::test]
-async fn container_of_postgres_holds_a_store() {
-    let server = Server::postgres_container().await.expect("the container starts");
+/// Keeps a commit in the container's store and finds it there.
+async fn holds_a_store(server: Result<Option<Server>, StartError>) {
+    let server = server.unwrap_or_else(|error| panic!("{error}"));
     let server = server.expect("this test needs an image: start Docker, then `cargo xtask images`");
     let store = quark_storage::open(&server.address().parse().unwrap()).await.unwrap();
     let fence = Fence { seen: None, epoch: Epoch(1), sequence: 1 };
@@ -16,4 +14,14 @@ async fn container_of_postgres_holds_a_store() {
     store.actors.commit(&commit).await.unwrap();
     let loaded = store.actors.load(&commit.actor, &Default::default()).await.unwrap();
     assert_eq!(loaded.last.map(|last| last.epoch), Some(Epoch(1)));
+}
+
+#[tokio::test]
+async fn container_of_postgres_holds_a_store() {
+    holds_a_store(Server::postgres_container().await).await;
+}
+
+#[tokio::test]
+async fn container_of_redis_holds_a_store() {
+    holds_a_store(Server::redis_container().await).await;
 }

@@ -1,5 +1,7 @@
 //! The store on Redis keeps the ports' promises, on servers that these tests start, and through what happens to them.
 
+#[path = "../certificates/mod.rs"]
+mod certificates;
 mod cluster;
 mod faults;
 mod proxy;
