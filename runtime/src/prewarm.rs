@@ -14,14 +14,15 @@ use crate::actor::ActorSpec;
 pub(crate) struct Prewarmer {
     clock: Arc<dyn Clock>,
     enabled: bool,
+    /// Which rules listen to which stream namespace, and which belong to which actor type. Out of the lock, so that
+    /// publishers whose streams no rule listens to do not meet there.
+    by_stream: HashMap<&'static str, Vec<usize>>,
+    by_type: HashMap<&'static str, Vec<usize>>,
     state: Mutex<State>,
 }
 
 struct State {
     rules: Vec<Watch>,
-    /// Which rules listen to which stream namespace, and which belong to which actor type.
-    by_stream: HashMap<&'static str, Vec<usize>>,
-    by_type: HashMap<&'static str, Vec<usize>>,
     planner: PrewarmPlanner<ActorId>,
 }
 
@@ -39,12 +40,8 @@ impl Prewarmer {
         specs: impl Iterator<Item = ActorSpec>,
         has_devices: bool,
     ) -> Result<Self, quark_predictive::RuleError> {
-        let mut state = State {
-            rules: Vec::new(),
-            by_stream: HashMap::new(),
-            by_type: HashMap::new(),
-            planner: PrewarmPlanner::new(budget),
-        };
+        let mut state = State { rules: Vec::new(), planner: PrewarmPlanner::new(budget) };
+        let (mut by_stream, mut by_type) = (HashMap::<_, Vec<_>>::new(), HashMap::<_, Vec<_>>::new());
         for spec in specs {
             for declared in spec.prewarm {
                 let rule = Rule::new(declared.stream, declared.lead, declared.confidence as f32)?;
@@ -53,17 +50,17 @@ impl Prewarmer {
                 let bytes = spec.gpu.filter(|_| has_devices).map_or(ByteSize::ZERO, |need| need.vram);
                 let predictor = RulePredictor::new(rule);
                 state.rules.push(Watch { actor_type: spec.name, bytes, predictor });
-                state.by_stream.entry(declared.stream).or_default().push(index);
-                state.by_type.entry(spec.name).or_default().push(index);
+                by_stream.entry(declared.stream).or_default().push(index);
+                by_type.entry(spec.name).or_default().push(index);
             }
         }
-        Ok(Self { clock, enabled, state: Mutex::new(state) })
+        Ok(Self { clock, enabled, by_stream, by_type, state: Mutex::new(state) })
     }
 
     /// Whether a type declared that it watches this namespace, also while prewarming is switched off: that is no
     /// reason to refuse a publisher.
     pub(crate) fn watches(&self, namespace: &str) -> bool {
-        self.state.lock().by_stream.contains_key(namespace)
+        self.by_stream.contains_key(namespace)
     }
 
     /// Takes in an event on `namespace` with `key`; gives the actors to warm now. Those that `is_active` need no
@@ -77,11 +74,12 @@ impl Prewarmer {
         if !self.enabled {
             return Vec::new();
         }
+        let Some(listening) = self.by_stream.get(namespace) else { return Vec::new() };
         let now = self.clock.now();
         let mut state = self.state.lock();
-        let State { rules, by_stream, planner, .. } = &mut *state;
+        let State { rules, planner } = &mut *state;
         let mut warm = Vec::new();
-        for &index in by_stream.get(namespace).into_iter().flatten() {
+        for &index in listening {
             let Watch { actor_type, bytes, predictor } = &mut rules[index];
             let Some(forecast) = predictor.observe(namespace, key, now) else { continue };
             let actor = ActorId { actor_type, key: forecast.key.clone() };
@@ -106,10 +104,10 @@ impl Prewarmer {
 
     /// A message has come for `actor`: the first to a cold actor, to one being activated, or to a prewarmed one.
     pub(crate) fn on_demand(&self, actor: &ActorId, ready: bool) {
+        let Some(own) = self.by_type.get(actor.actor_type) else { return };
         let now = self.clock.now();
         let mut state = self.state.lock();
-        let State { rules, by_type, planner, .. } = &mut *state;
-        let Some(own) = by_type.get(actor.actor_type) else { return };
+        let State { rules, planner } = &mut *state;
         for &index in own {
             rules[index].predictor.on_demand(&actor.key, now);
         }

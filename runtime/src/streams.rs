@@ -110,7 +110,14 @@ pub(crate) struct Delivery {
 
 impl Delivery {
     /// Waits until each subscriber has the item or has refused it; gives their number, or the first refusal.
-    pub(crate) async fn complete(mut self, stream: &StreamId) -> Result<usize, PublishError> {
+    pub(crate) async fn complete(self, stream: &StreamId) -> Result<usize, PublishError> {
+        if self.waiting.is_empty() && self.refused.is_none() {
+            return Ok(self.subscribers);
+        }
+        self.complete_slowly(stream).await
+    }
+
+    async fn complete_slowly(mut self, stream: &StreamId) -> Result<usize, PublishError> {
         // Together: who has room need not wait for who has none.
         let waiting = self.waiting.into_iter().map(|(reader, room)| async { (reader, room.await) });
         for (reader, outcome) in join_all(waiting).await {

@@ -394,6 +394,82 @@ fn what_waits_when_an_actor_is_deactivated_begins_its_next_activation() {
     });
 }
 
+/// Is quick, but for items that have a gate.
+#[derive(Actor)]
+#[actor(name = "flow.quick")]
+struct Quick {
+    seen: u64,
+}
+
+#[methods]
+impl Quick {
+    #[on_stream("quick/items", buffer = 1_000)]
+    async fn item(&mut self, gate: Option<Arc<Gate>>) {
+        self.wait(gate).await;
+    }
+
+    #[on_stream("quick/few", buffer = 8)]
+    async fn few(&mut self, gate: Option<Arc<Gate>>) {
+        self.wait(gate).await;
+    }
+
+    async fn wait(&mut self, gate: Option<Arc<Gate>>) {
+        if let Some(gate) = gate {
+            gate.passed().await;
+        }
+        self.seen += 1;
+    }
+
+    pub async fn hold(&mut self, started: Arc<Gate>, gate: Arc<Gate>) {
+        started.open();
+        gate.passed().await;
+    }
+
+    pub async fn seen(&mut self) -> u64 {
+        self.seen
+    }
+}
+
+#[test]
+fn a_call_waits_for_no_more_items_than_one_turn_takes() {
+    on_both_runtimes(|| async {
+        let silo = builder().host::<Quick>().start().unwrap();
+        let grid = silo.grid();
+        let (started, gate) = (Gate::new(), Gate::new());
+        let quick = grid.actor::<Quick>("a");
+        quick.hold(started.clone(), gate.clone()).tell().unwrap();
+        started.passed().await;
+        grid.publish_all(&stream("quick/items/a"), vec![None::<Arc<Gate>>; 1_000]).await.unwrap();
+        let asks = tokio::spawn(async move { quick.seen().await.unwrap() });
+        until(|| grid.census().types[0].queued == 2).await;
+        gate.open();
+        assert_eq!(asks.await.unwrap(), 64);
+        until(|| report(&grid, "quick/items").delivered == 1_000).await;
+    });
+}
+
+#[test]
+fn a_publisher_gets_the_room_that_an_item_has_left_whose_method_waits() {
+    on_both_runtimes(|| async {
+        let silo = builder().host::<Quick>().start().unwrap();
+        let (grid, other) = (silo.grid(), silo.grid());
+        let (started, gate, slow) = (Gate::new(), Gate::new(), Gate::new());
+        grid.actor::<Quick>("a").hold(started.clone(), gate.clone()).tell().unwrap();
+        started.passed().await;
+        let publisher = tokio::spawn({
+            let items: Vec<_> = [Some(slow.clone())].into_iter().chain(vec![None; 8]).collect();
+            async move { other.publish_all(&stream("quick/few/a"), items).await.unwrap() }
+        });
+        until(|| report(&grid, "quick/few").lag() == 8).await;
+        assert!(!publisher.is_finished());
+        gate.open();
+        publisher.await.unwrap();
+        assert_eq!(report(&grid, "quick/few").lag(), 8, "the first item is in its turn");
+        slow.open();
+        until(|| report(&grid, "quick/few").delivered == 9).await;
+    });
+}
+
 #[test]
 fn calls_get_their_turn_between_the_items_of_a_method_that_waits() {
     #[derive(Actor)]

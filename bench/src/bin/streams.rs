@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use comfy_table::{Cell, CellAlignment, Table, presets};
 use quark::prelude::*;
 use quark::streams::{Flow, SubscribeOptions};
@@ -38,12 +38,56 @@ struct Args {
     /// Items that come while the subscriber is stalled: as many as a minute brings at a million a second
     #[arg(long, default_value_t = 60_000_000)]
     stalled_items: u64,
+    /// Only these ways, such as `buffer,mailbox`; all unless it is said
+    #[arg(long, value_delimiter = ',')]
+    only: Vec<Way>,
     /// Threads of the runtime
     #[arg(long, default_value_t = 2)]
     threads: usize,
     /// Prints an object for machines
     #[arg(long)]
     json: bool,
+}
+
+/// A way from a publisher to a subscriber.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Way {
+    Mpsc,
+    MpscBatches,
+    Mailbox,
+    Buffer,
+    PublishedBatches,
+    Batches,
+    Program,
+    ProgramBatches,
+}
+
+impl Way {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Mpsc => "tokio mpsc, one by one",
+            Self::MpscBatches => "tokio mpsc, received in batches",
+            Self::Mailbox => "actor, one by one, through its mailbox",
+            Self::Buffer => "actor, one by one, through a buffer",
+            Self::PublishedBatches => "actor, published in batches",
+            Self::Batches => "actor, published and handled in batches",
+            Self::Program => "program, one by one",
+            Self::ProgramBatches => "program, in batches",
+        }
+    }
+
+    async fn take(self, grid: &Grid, items: u64, seen: &Seen) {
+        match self {
+            Self::Mpsc => bare(items, 1).await,
+            Self::MpscBatches => bare(items, BATCH as usize).await,
+            Self::Mailbox => publish(grid, &MAILBOX, items, seen).await,
+            Self::Buffer => publish(grid, &BUFFERED, items, seen).await,
+            Self::PublishedBatches => publish_all(grid, &BUFFERED, items, seen).await,
+            Self::Batches => publish_all(grid, &BATCHED, items, seen).await,
+            Self::Program => program(grid, items, 1).await,
+            Self::ProgramBatches => program(grid, items, BATCH).await,
+        }
+    }
 }
 
 /// What all subscribers have seen.
@@ -137,47 +181,16 @@ async fn measure(args: Args) -> Report {
         .start()
         .expect("a silo needs nothing");
     let grid = silo.grid();
-    let rate = |what, begun: Instant| Row {
-        what,
-        items_per_second: args.items as f64 / begun.elapsed().as_secs_f64(),
-    };
     let mut rows = Vec::new();
     for round in ["warm-up", "measured"] {
-        let begun = Instant::now();
-        bare(args.items, 1).await;
-        let bare_single = rate("tokio mpsc, one by one", begun);
-        let begun = Instant::now();
-        bare(args.items, BATCH as usize).await;
-        let bare_many = rate("tokio mpsc, received in batches", begun);
-        let begun = Instant::now();
-        publish(&grid, &MAILBOX, args.items, &seen).await;
-        let mailbox = rate("actor, one by one, through its mailbox", begun);
-        let begun = Instant::now();
-        publish(&grid, &BUFFERED, args.items, &seen).await;
-        let buffered = rate("actor, one by one, through a buffer", begun);
-        let begun = Instant::now();
-        publish_all(&grid, &BUFFERED, args.items, &seen).await;
-        let half = rate("actor, published in batches", begun);
-        let begun = Instant::now();
-        publish_all(&grid, &BATCHED, args.items, &seen).await;
-        let batched = rate("actor, published and handled in batches", begun);
-        let begun = Instant::now();
-        program(&grid, args.items, 1).await;
-        let program_single = rate("program, one by one", begun);
-        let begun = Instant::now();
-        program(&grid, args.items, BATCH).await;
-        let program_many = rate("program, in batches", begun);
-        if round == "measured" {
-            rows.extend([
-                bare_single,
-                bare_many,
-                mailbox,
-                buffered,
-                half,
-                batched,
-                program_single,
-                program_many,
-            ]);
+        for way in Way::value_variants().iter().filter(|way| args.only.is_empty() || args.only.contains(way))
+        {
+            let begun = Instant::now();
+            way.take(&grid, args.items, &seen).await;
+            if round == "measured" {
+                let items_per_second = args.items as f64 / begun.elapsed().as_secs_f64();
+                rows.push(Row { what: way.name(), items_per_second });
+            }
         }
     }
     // The sink is made and has its first item, so that what is measured is what waits.

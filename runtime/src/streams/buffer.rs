@@ -206,6 +206,20 @@ impl<T> Buffer<T> {
 
     /// Takes up to `most` items out, in their order.
     pub(crate) fn take(&self, most: usize, into: &mut VecDeque<T>) {
+        self.take_out(most, into);
+        self.tell_waiters();
+    }
+
+    /// The same for a turn that takes more soon or ends: publishers that wait are told once there is room for some items,
+    /// and not for each few of them. Else the turn tells them.
+    pub(crate) fn take_on(&self, most: usize, into: &mut VecDeque<T>) {
+        if self.take_out(most, into) {
+            self.tell_waiters();
+        }
+    }
+
+    /// True if a quarter of the buffer or more is free.
+    fn take_out(&self, most: usize, into: &mut VecDeque<T>) -> bool {
         let mut inner = self.inner.lock();
         let count = inner.items.len().min(most);
         if count == inner.items.len() && into.is_empty() {
@@ -214,8 +228,8 @@ impl<T> Buffer<T> {
         } else {
             into.extend(inner.items.drain(..count));
         }
-        drop(inner);
-        self.tell_waiters();
+        let capacity = inner.capacity as usize;
+        inner.items.len() <= capacity - capacity / 4
     }
 
     /// Whether its size follows how fast it is drained.
@@ -318,6 +332,10 @@ impl<T> Buffer<T> {
         self.tell_waiters();
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.inner.lock().items.is_empty()
+    }
+
     pub(crate) fn is_closed(&self) -> bool {
         self.inner.lock().closed
     }
@@ -336,8 +354,14 @@ impl<T> Buffer<T> {
         !used && inner.items.is_empty() && unattended && !inner.sampler.holds(now)
     }
 
-    fn tell_waiters(&self) {
-        if self.waiters.load(Ordering::Acquire) != 0 {
+    /// Whether publishers wait for room, or have been told of some and did not come to take it yet.
+    pub(crate) fn has_waiters(&self) -> bool {
+        self.waiters.load(Ordering::Acquire) != 0
+    }
+
+    /// Tells publishers that wait to try again.
+    pub(crate) fn tell_waiters(&self) {
+        if self.has_waiters() {
             self.room.notify_waiters();
         }
     }

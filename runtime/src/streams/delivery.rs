@@ -3,6 +3,9 @@
 //! It takes items out one after another and runs the method for each, as long as the method does not wait; so an actor
 //! that is called meanwhile comes to its calls after at most [`PER_TURN`] quick items or one slow one. What it took and
 //! did not handle goes back, whether it is done, or panicked, or was dropped.
+//!
+//! A turn that has come up with its publisher lingers for a moment before it ends: to call the next one costs the
+//! publisher a system call, and the items the time in which a thread wakes up.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -21,11 +24,21 @@ use crate::context::Cx;
 use crate::dead_letters::{Past, Watched};
 use crate::error::{CallError, Failure, Panicked, StopCause, Stopped};
 use crate::turn::block::panic_text;
-use crate::turn::{AnySlot, Slot, Ticket, TurnMode};
+use crate::turn::{AnySlot, BATCH, Slot, Ticket, TurnMode};
 
 /// Items, or batches of them, that one turn handles before the actor's other messages get theirs: as many as an executor
 /// takes out of one mailbox.
 const PER_TURN: usize = 64;
+
+/// The same where the actor has no other messages, before other actors get their turns: as many as so many full turns
+/// that follow each other.
+const PER_VISIT: usize = PER_TURN * BATCH;
+
+/// How often a turn looks whether more has come before it ends, and how often the processor pauses before each look:
+/// together for a few microseconds, which is what it takes to wake a thread. Between two looks, a quick publisher has
+/// published several items.
+const LOOKS: usize = 8;
+const PAUSES: usize = 16;
 
 /// How soon a delivery is tried again that gave way at a full mailbox.
 const RETRY: Duration = Duration::from_millis(10);
@@ -88,10 +101,30 @@ impl<A: Actor, T: Send + 'static, P: Shape<A, T>> Serving<A, T, P> {
         Some(Self { of, items: VecDeque::new(), handled: 0, since })
     }
 
+    /// Waits a moment for more items. True if there are. Only where a publisher may be at work at the same time and has
+    /// just been, and nobody else wants the actor. One that waited for room may need this very thread.
+    fn lingers(&self) -> bool {
+        let Delivery { buffer, slot, came } = &self.of;
+        let may_come = self.handled > 1 && slot.node_executor().is_parallel() && !buffer.buffer.has_waiters();
+        if !came || !may_come {
+            return false;
+        }
+        for _ in 0..LOOKS {
+            (0..PAUSES).for_each(|_| std::hint::spin_loop());
+            if slot.others_wait() || slot.word.snapshot().wants_close() {
+                return false;
+            }
+            if !buffer.buffer.is_empty() {
+                return true;
+            }
+        }
+        false
+    }
+
     fn next(&mut self, at_once: usize) -> Option<P::Message> {
         let ActorBuffer { buffer, shape, .. } = &*self.of.buffer;
         if self.items.is_empty() {
-            buffer.take(at_once * shape.most(), &mut self.items);
+            buffer.take_on(at_once * shape.most(), &mut self.items);
         }
         let before = self.items.len();
         let message = shape.next(&self.of.slot, &mut self.items)?;
@@ -116,14 +149,26 @@ impl<A: Actor, T: Send + 'static, P: Shape<A, T>> Method<A> for Delivery<A, T, P
         cx: &'a Cx,
     ) -> Result<(), Infallible> {
         let Some(mut serving) = Serving::begin(self, cx.turn()) else { return Ok(()) };
-        for ran in 0..PER_TURN {
+        let mut ran = 0;
+        loop {
             // The first shows whether the method waits; then what has not come yet would be fresher.
             let at_once = if ran == 0 { 1 } else { PER_TURN };
-            let Some(message) = serving.next(at_once) else { break };
-            let slot = &serving.of.slot;
+            let Some(message) = serving.next(at_once) else {
+                if serving.lingers() {
+                    continue;
+                }
+                break;
+            };
+            let Delivery { buffer, slot, came } = &serving.of;
             let borrow = <Self::Mode as TurnMode<A>>::reborrow(&mut actor);
-            let waited = run_one::<A, P::Message>(slot, message, borrow, cx).await;
+            let waited =
+                run_one::<A, P::Message>(slot, message, borrow, cx, || buffer.buffer.tell_waiters()).await;
+            ran += 1;
             if waited || slot.word.snapshot().wants_close() {
+                break;
+            }
+            // A publisher that called waits for the turn's end.
+            if ran >= PER_TURN && (slot.others_wait() || !came || ran >= PER_VISIT) {
                 break;
             }
         }
@@ -148,20 +193,21 @@ impl<A: Actor, T: Send + 'static, P: Shape<A, T>> Method<A> for Delivery<A, T, P
     }
 }
 
-/// Runs one message as a part of the turn. True if it waited.
+/// Runs one message as a part of the turn. True if it waited; `on_wait` is called when it begins to.
 async fn run_one<'a, A: Actor, M: Method<A>>(
     slot: &Arc<Slot<A>>,
     message: M,
     actor: <M::Mode as TurnMode<A>>::Borrow<'a>,
     cx: &'a Cx,
+    on_wait: impl Fn(),
 ) -> bool {
     if const { A::SPEC.dead_letters.is_some() } {
         let watched = Watched::new(slot, message, Past::one_way());
-        let (_, waited) = noting_waits(watched.run(actor, cx)).await;
+        let (_, waited) = noting_waits(watched.run(actor, cx), on_wait).await;
         return waited;
     }
     let mut letter = Letter::<A, M> { slot, over: false, message: PhantomData };
-    let (answer, waited) = noting_waits(letter.unless_it_ends(message.run(actor, cx))).await;
+    let (answer, waited) = noting_waits(letter.unless_it_ends(message.run(actor, cx)), on_wait).await;
     if let Err(error) = answer {
         let (actor_type, method) = (A::SPEC.name, A::METHODS[M::INDEX].name);
         tracing::warn!(actor_type, method, "a stream's item ended in an error");
@@ -212,12 +258,14 @@ impl<A: Actor, M: Method<A>> Drop for Letter<'_, A, M> {
     }
 }
 
-async fn noting_waits<F: Future>(future: F) -> (F::Output, bool) {
+async fn noting_waits<F: Future>(future: F, on_wait: impl Fn()) -> (F::Output, bool) {
     let (mut future, mut waited) = (pin!(future), false);
     let output = poll_fn(|cx| match future.as_mut().poll(cx) {
         Poll::Ready(output) => Poll::Ready(output),
         Poll::Pending => {
-            waited = true;
+            if !std::mem::replace(&mut waited, true) {
+                on_wait();
+            }
             Poll::Pending
         }
     })

@@ -59,11 +59,6 @@ struct Entry {
 struct Space {
     item: TypeId,
     item_name: &'static str,
-    readers: RwLock<Readers>,
-}
-
-#[derive(Default)]
-struct Readers {
     /// Those who read all its streams.
     all: Arc<[Entry]>,
     /// Those who read one.
@@ -87,9 +82,9 @@ pub(crate) struct Streams {
 struct State {
     /// Those who read all streams of their namespaces, in the order they came.
     patterns: Vec<Entry>,
-    spaces: HashMap<&'static str, Arc<Space>, RandomState>,
+    spaces: HashMap<&'static str, Space, RandomState>,
     /// Namespaces that only patterns read, by their own text.
-    matched: HashMap<Box<str>, Arc<Space>, RandomState>,
+    matched: HashMap<Box<str>, Space, RandomState>,
     registered: BTreeMap<RegistrationId, Arc<Registration>>,
     next: u64,
     closed: bool,
@@ -237,16 +232,17 @@ impl Streams {
         gone.registered.values().for_each(|registration| registration.reported.end());
     }
 
-    fn space(&self, namespace: &str) -> Option<Arc<Space>> {
+    /// What `look` sees in the space of a namespace, if anybody reads that.
+    fn in_space<R>(&self, namespace: &str, look: impl FnOnce(&Space) -> R) -> Option<R> {
         let state = self.state.read();
-        if let Some(space) = state.spaces.get(namespace).or_else(|| state.matched.get(namespace)) {
-            return Some(space.clone());
+        if let Some(space) = state.space(namespace) {
+            return Some(look(space));
         }
         if !state.patterns.iter().any(|entry| entry.registration.pattern.matches(namespace)) {
             return None;
         }
         drop(state);
-        self.state.write().match_space(namespace)
+        self.state.write().match_space(namespace).map(look)
     }
 
     /// The patterns that are read.
@@ -263,15 +259,16 @@ impl Streams {
     /// The readers of a stream, who take items of type `T`. `watched` says that somebody reads it for prewarming, so that
     /// an item without a subscriber is no mistake.
     fn readers<T: 'static>(&self, stream: &StreamId, watched: bool) -> Result<Found, PublishError> {
-        let found = match self.space(stream.namespace()) {
+        let look = |space: &Space| match space.item == TypeId::of::<T>() {
+            true => Ok(space.readers_of(stream.key())),
+            false => Err(space.item_name),
+        };
+        let found = match self.in_space(stream.namespace(), look) {
             None => Found::default(),
-            Some(space) if space.item == TypeId::of::<T>() => space.readers_of(stream.key()),
-            Some(space) => {
-                return Err(PublishError::WrongItem {
-                    stream: stream.clone(),
-                    carries: space.item_name,
-                    got: type_name::<T>(),
-                });
+            Some(Ok(found)) => found,
+            Some(Err(carries)) => {
+                let (stream, got) = (stream.clone(), type_name::<T>());
+                return Err(PublishError::WrongItem { stream, carries, got });
             }
         };
         if found.is_empty() && !watched {
@@ -375,20 +372,19 @@ impl State {
         let Registration { pattern, key, item, item_name, .. } = &*entry.registration;
         if pattern.is_exact() && !self.spaces.contains_key(pattern.as_str()) {
             self.matched.remove(pattern.as_str());
-            let readers = Readers { all: self.matching(pattern.as_str()), ..Readers::default() };
-            let space = Space { item: *item, item_name, readers: RwLock::new(readers) };
-            self.spaces.insert(pattern.as_str(), Arc::new(space));
+            let all = self.matching(pattern.as_str());
+            let space = Space { item: *item, item_name, all, keyed: HashMap::default() };
+            self.spaces.insert(pattern.as_str(), space);
         }
         match key {
             Some(key) => {
-                if let Some(space) = self.spaces.get(pattern.as_str()) {
-                    let mut readers = space.readers.write();
-                    push(readers.keyed.entry(key.clone()).or_default(), &entry);
+                if let Some(space) = self.spaces.get_mut(pattern.as_str()) {
+                    push(space.keyed.entry(key.clone()).or_default(), &entry);
                 }
             }
             None => {
                 for space in self.spaces_of(*pattern) {
-                    push(&mut space.readers.write().all, &entry);
+                    push(&mut space.all, &entry);
                 }
                 self.patterns.push(entry.clone());
             }
@@ -401,15 +397,14 @@ impl State {
         let gone = self.registered.remove(&id)?;
         self.patterns.retain(|entry| entry.id != id);
         for space in self.spaces_of(gone.pattern) {
-            let mut readers = space.readers.write();
             let Some(key) = &gone.key else {
-                readers.all = readers.all.iter().filter(|entry| entry.id != id).cloned().collect();
+                space.all = space.all.iter().filter(|entry| entry.id != id).cloned().collect();
                 continue;
             };
-            if let Some(of_key) = readers.keyed.get_mut(key) {
+            if let Some(of_key) = space.keyed.get_mut(key) {
                 *of_key = of_key.iter().filter(|entry| entry.id != id).cloned().collect();
                 if of_key.is_empty() {
-                    readers.keyed.remove(key);
+                    space.keyed.remove(key);
                 }
             }
         }
@@ -418,13 +413,17 @@ impl State {
         Some(gone)
     }
 
-    fn spaces_of(&self, pattern: Pattern) -> Vec<Arc<Space>> {
+    fn space(&self, namespace: &str) -> Option<&Space> {
+        self.spaces.get(namespace).or_else(|| self.matched.get(namespace))
+    }
+
+    fn spaces_of(&mut self, pattern: Pattern) -> Vec<&mut Space> {
         if pattern.is_exact() {
-            return self.spaces.get(pattern.as_str()).cloned().into_iter().collect();
+            return self.spaces.get_mut(pattern.as_str()).into_iter().collect();
         }
-        let own = self.spaces.iter().filter(|(name, _)| pattern.matches(name)).map(|(_, space)| space);
-        let matched = self.matched.iter().filter(|(name, _)| pattern.matches(name)).map(|(_, space)| space);
-        own.chain(matched).cloned().collect()
+        let own = self.spaces.iter_mut().map(|(name, space)| (*name, space));
+        let matched = self.matched.iter_mut().map(|(name, space)| (&**name, space));
+        own.chain(matched).filter(|(name, _)| pattern.matches(name)).map(|(_, space)| space).collect()
     }
 
     /// Those who read all streams of a namespace.
@@ -433,20 +432,18 @@ impl State {
     }
 
     /// The space of a namespace that patterns match.
-    fn match_space(&mut self, namespace: &str) -> Option<Arc<Space>> {
-        if let Some(space) = self.spaces.get(namespace).or_else(|| self.matched.get(namespace)) {
-            return Some(space.clone());
+    fn match_space(&mut self, namespace: &str) -> Option<&Space> {
+        if self.space(namespace).is_none() {
+            let all = self.matching(namespace);
+            let first = &all.first()?.registration;
+            let space =
+                Space { item: first.item, item_name: first.item_name, all, keyed: HashMap::default() };
+            if self.matched.len() >= SPACES_MAX {
+                self.matched.clear();
+            }
+            self.matched.insert(namespace.into(), space);
         }
-        let all = self.matching(namespace);
-        let first = &all.first()?.registration;
-        let (item, item_name) = (first.item, first.item_name);
-        let readers = RwLock::new(Readers { all, ..Readers::default() });
-        let space = Arc::new(Space { item, item_name, readers });
-        if self.matched.len() >= SPACES_MAX {
-            self.matched.clear();
-        }
-        self.matched.insert(namespace.into(), space.clone());
-        Some(space)
+        self.space(namespace)
     }
 }
 
@@ -456,17 +453,15 @@ fn push(entries: &mut Arc<[Entry]>, entry: &Entry) {
 
 impl Space {
     fn readers_of(&self, key: &Key) -> Found {
-        let readers = self.readers.read();
-        Found { all: readers.all.clone(), keyed: readers.keyed.get(key).cloned() }
+        Found { all: self.all.clone(), keyed: self.keyed.get(key).cloned() }
     }
 
     fn any_keyed(&self) -> Option<Arc<Registration>> {
-        self.readers.read().keyed.values().next()?.first().map(|entry| entry.registration.clone())
+        self.keyed.values().next()?.first().map(|entry| entry.registration.clone())
     }
 
     fn is_unread(&self) -> bool {
-        let readers = self.readers.read();
-        readers.all.is_empty() && readers.keyed.is_empty()
+        self.all.is_empty() && self.keyed.is_empty()
     }
 }
 

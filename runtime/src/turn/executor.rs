@@ -115,6 +115,11 @@ impl Executor {
         &self.handle
     }
 
+    /// Whether it has several threads, so that others may be at work beside a turn of its own.
+    pub(crate) fn is_parallel(&self) -> bool {
+        self.workers.len() > 1
+    }
+
     /// The moments that its turns and their callers wait for.
     pub(crate) fn timers(&self) -> &Arc<Timers> {
         &self.timers

@@ -29,6 +29,8 @@ pub(crate) struct Local {
     pub(crate) depth: Cell<u32>,
     /// Counts inline turns, to time one in so many.
     pub(crate) ticks: Cell<u32>,
+    /// Messages of the same actor were taken out of its mailbox with the one whose turn runs, and wait behind it.
+    pub(crate) others_in_hand: Cell<bool>,
     /// The thread's number, once it is asked for.
     number: Cell<Option<u32>>,
     /// The tokio task last seen here, and the runtime it lives on.
@@ -48,6 +50,7 @@ impl Local {
             hook: Cell::new(None),
             depth: Cell::new(0),
             ticks: Cell::new(0),
+            others_in_hand: Cell::new(false),
             number: Cell::new(None),
             seen: Cell::new(None),
             tiny: FreeList::new(),

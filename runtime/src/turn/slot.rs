@@ -304,6 +304,11 @@ impl<A: Actor> Slot<A> {
         }
     }
 
+    /// Whether other messages wait for the actor whose turn is being polled here.
+    pub(crate) fn others_wait(&self) -> bool {
+        self.word.snapshot().has_queued() || with_local(|local| local.others_in_hand.get())
+    }
+
     /// How many messages wait.
     pub(crate) fn queued(&self) -> u32 {
         self.mailbox.lock().length

@@ -64,7 +64,10 @@ impl<A: Actor> Slot<A> {
             if let Some(over) = last.take() {
                 over.finish();
             }
-            match self.run_one(local, turn) {
+            local.others_in_hand.set(!batch.is_empty());
+            let ran_one = self.run_one(local, turn);
+            local.others_in_hand.set(false);
+            match ran_one {
                 Ran::Waits(turn) => {
                     self.put_back(batch);
                     self.attach(&turn);
