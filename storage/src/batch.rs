@@ -81,9 +81,10 @@ pub(crate) struct Writes<'a> {
 pub(crate) struct ActorRow<'a> {
     pub(crate) actor: &'a Address,
     pub(crate) last: Last,
-    /// Whether the database has nothing of it yet. SQLite, with one writer, does not care.
+    /// The last commit that the database has; `None` if it has nothing of the actor. SQLite, with one writer, does not
+    /// care.
     #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "nobody else needs it"))]
-    pub(crate) is_new: bool,
+    pub(crate) before: Option<Last>,
 }
 
 pub(crate) struct SlotRow<'a> {
@@ -91,6 +92,9 @@ pub(crate) struct SlotRow<'a> {
     pub(crate) name: &'a str,
     pub(crate) etag: ETag,
     pub(crate) value: &'a Encoded,
+    /// Whether the database has no such state yet. SQLite does not care.
+    #[cfg_attr(not(feature = "postgres"), expect(dead_code, reason = "nobody else needs it"))]
+    pub(crate) is_new: bool,
 }
 
 pub(crate) struct JournalRow<'a> {
@@ -174,7 +178,7 @@ impl<'a> Questions<'a> {
         answers: &mut Answers,
         store: &Arc<str>,
     ) -> (Vec<Result<(), StoreError>>, Writes<'a>) {
-        let is_new: Vec<bool> = answers.actors.iter().map(Option::is_none).collect();
+        let before = (answers.actors.clone(), answers.slots.clone());
         let mut touched = Touched {
             actors: vec![false; self.actors.len()],
             slots: vec![None; self.slots.len()],
@@ -196,12 +200,14 @@ impl<'a> Questions<'a> {
         let mut writes = touched.writes;
         for (index, actor) in self.actors.iter().enumerate().filter(|(index, _)| touched.actors[*index]) {
             if let Some(last) = answers.actors[index] {
-                writes.actors.push(ActorRow { actor, last, is_new: is_new[index] });
+                writes.actors.push(ActorRow { actor, last, before: before.0[index] });
             }
         }
-        for ((actor, name), touched) in self.slots.iter().zip(touched.slots) {
+        for (((actor, name), touched), before) in self.slots.iter().zip(touched.slots).zip(before.1) {
             match touched {
-                Some(Some((etag, value))) => writes.slots.push(SlotRow { actor, name, etag, value }),
+                Some(Some((etag, value))) => {
+                    writes.slots.push(SlotRow { actor, name, etag, value, is_new: before.is_none() });
+                }
                 Some(None) => writes.cleared.push((actor, name)),
                 None => (),
             }

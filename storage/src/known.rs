@@ -38,8 +38,8 @@ impl Known {
         self.actors.clear();
     }
 
-    /// Answers which commit was the last of each actor, as far as it is known, and gives the questions that stay. Only
-    /// for a database of which the caller knows that nobody else has written to it.
+    /// Answers which commit was the last of each actor, as far as it is known, and gives the questions that stay. That is
+    /// a guess, unless the caller knows that nobody else has written to the database.
     pub(crate) fn answer_actors(&mut self, questions: &Questions<'_>, answers: &mut Answers) -> Vec<usize> {
         let mut open = Vec::new();
         for (index, actor) in questions.actors.iter().enumerate() {

@@ -6,8 +6,8 @@ use postgres_support::Database;
 use postgres_support::proxy::{Mode, Proxy};
 use quark_base::{Fault as _, Outcome, Retry, Timestamp};
 use quark_runtime::store::{
-    Address, Append, Commit, Encoded, Epoch, FeedPosition, Fence, HealthState, OutboxMessage, OutboxPlace,
-    Store, StoreError, Wanted,
+    Address, Append, Commit, Conflict, ETag, Encoded, Epoch, FeedPosition, Fence, HealthState, OutboxMessage,
+    OutboxPlace, Store, StoreError, Wanted,
 };
 use quark_servers::local;
 use quark_storage::{OpenError, StoreUrl};
@@ -327,6 +327,27 @@ fn hundred(store: &Store, sequence: u64) -> Vec<(String, JoinHandle<Result<(), S
         (key, tokio::spawn(async move { store.actors.commit(&commit).await }))
     };
     (0..100).map(commit).collect()
+}
+
+#[tokio::test]
+async fn a_silo_that_remembers_what_another_one_has_changed_since_finds_out() {
+    let database = Database::new().await;
+    let (ours, other) = (open(&database.url("")).await, open(&database.url("")).await);
+    for sequence in 1..=2 {
+        ours.actors.commit(&event("a", sequence)).await.unwrap();
+        ours.actors.commit(&event("b", sequence)).await.unwrap();
+    }
+    let seen = Some(ETag { epoch: Epoch(1), sequence: 2 });
+    let mut later = event("a", 3);
+    later.fence = Fence { seen, epoch: Epoch(2), sequence: 1 };
+    other.actors.commit(&later).await.unwrap();
+    let error = ours.actors.commit(&event("a", 3)).await.unwrap_err();
+    let fenced = |conflict: &Conflict| matches!(conflict, Conflict::Fence { stored: Epoch(2), .. });
+    assert!(matches!(&error, StoreError::Conflict(conflict) if fenced(conflict)), "{error:?}");
+    execute(&mut connect(&database).await, "DELETE FROM quark_actor WHERE actor_key = 'b'").await;
+    let error = ours.actors.commit(&event("b", 3)).await.unwrap_err();
+    assert!(matches!(error, StoreError::Lost { .. }), "{error:?}");
+    assert_eq!((events(&ours, "a").await, events(&ours, "b").await), (3, 2));
 }
 
 #[tokio::test]

@@ -50,11 +50,12 @@ impl Tables {
     fn apply(&mut self, writes: &Writes<'_>) {
         for row in &writes.actors {
             let before = self.actors.insert(row.actor.clone(), row.last);
-            assert_eq!(before.is_none(), row.is_new, "{}", row.actor);
+            assert_eq!(before, row.before, "{}", row.actor);
         }
         for row in &writes.slots {
             let name = (row.actor.clone(), row.name.to_owned());
-            self.slots.insert(name, (row.etag, row.value.clone()));
+            let before = self.slots.insert(name, (row.etag, row.value.clone()));
+            assert_eq!(before.is_none(), row.is_new, "{} of {}", row.name, row.actor);
         }
         for (actor, name) in &writes.cleared {
             self.slots.remove(&((*actor).clone(), (*name).to_owned()));

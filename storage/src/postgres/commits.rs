@@ -8,10 +8,21 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 
 use super::columns::{Values, addresses, etag};
-use crate::batch::{ActorRow, Answers, Questions, Writes};
+use crate::batch::{ActorRow, Answers, Questions, SlotRow, Writes};
 use crate::fence::Last;
 use crate::known::Known;
 use crate::sql::{int, time, unsigned};
+
+const INSERT_STATES: &str = "INSERT INTO quark_state \
+     (actor_type, actor_key, name, epoch, sequence, format, version, value_text, value) \
+     SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], \
+     $6::text[], $7::bigint[], $8::text[], $9::bytea[])";
+/// An `INSERT … ON CONFLICT` would lock each row before it writes it, once more to be written to the log.
+const UPDATE_STATES: &str = "UPDATE quark_state s SET epoch = w.e, sequence = w.q, format = w.f, version = w.v, \
+     value_text = w.x, value = w.b \
+     FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], \
+     $6::text[], $7::bigint[], $8::text[], $9::bytea[]) AS w (t, k, n, e, q, f, v, x, b) \
+     WHERE s.actor_type = w.t AND s.actor_key = w.k AND s.name = w.n";
 
 /// How a batch went, within its transaction.
 pub(super) enum Batch {
@@ -38,6 +49,14 @@ pub(super) async fn run(
 ) -> Result<Batch, sqlx::Error> {
     let mut questions = Questions::of(commits.iter().copied());
     let mut answers = Answers::none(&questions);
+    if let Some((results, writes)) = foresee(&questions, &mut answers, commits, known, store) {
+        known.learn(&questions, &answers);
+        return Ok(match write(connection, &writes).await? {
+            true => Batch::Written(results.into_iter().map(Outcome::Done).collect()),
+            false => Batch::Again,
+        });
+    }
+    answers = Answers::none(&questions);
     let locked = lock(connection, &questions, &mut answers).await?;
     if locked.is_empty() {
         let results = decide(connection, commits, &questions, answers, known, store).await?;
@@ -63,6 +82,26 @@ pub(super) async fn run(
     Ok(Batch::Written(
         commits.iter().map(outcome).map(|result| result.map_or(Outcome::Locked, Outcome::Done)).collect(),
     ))
+}
+
+/// Decides commits of which everything that they expect is known, so that nothing has to be asked. Whether it still
+/// holds turns out when the actors' rows are written, so each actor must have one to write.
+fn foresee<'a>(
+    questions: &Questions<'a>,
+    answers: &mut Answers,
+    commits: &[&'a Commit],
+    known: &mut Known,
+    store: &Arc<str>,
+) -> Option<(Vec<Result<(), StoreError>>, Writes<'a>)> {
+    if !questions.inbox.is_empty() || !known.answer_actors(questions, answers).is_empty() {
+        return None;
+    }
+    let (slots, journals) = known.answer_names(questions, answers);
+    if !slots.is_empty() || !journals.is_empty() {
+        return None;
+    }
+    let (results, writes) = questions.decide(commits.iter().copied(), answers, store);
+    (writes.actors.len() == questions.actors.len()).then_some((results, writes))
 }
 
 /// Locks the actors' rows as far as nobody else has them, and reads them. Gives the actors that somebody else has.
@@ -177,26 +216,22 @@ fn place(row: &PgRow) -> usize {
     usize::try_from(row.get::<i64, _>(0) - 1).unwrap_or(usize::MAX)
 }
 
-/// Writes the rows; false if another transaction has made an actor that was not there when we asked.
+/// Writes the rows; false if another transaction has made an actor that was not there when we asked, or changed one that
+/// we had not asked about.
 async fn write(connection: &mut PgConnection, writes: &Writes<'_>) -> Result<bool, sqlx::Error> {
     if !write_actors(connection, writes).await? {
         return Ok(false);
     }
-    if !writes.slots.is_empty() {
-        let rows = &writes.slots;
+    let (new, old): (Vec<&SlotRow<'_>>, Vec<&SlotRow<'_>>) = writes.slots.iter().partition(|row| row.is_new);
+    for (rows, statement) in [(new, INSERT_STATES), (old, UPDATE_STATES)] {
+        if rows.is_empty() {
+            continue;
+        }
         let (types, keys) = addresses(rows.iter().map(|row| row.actor));
         let names: Vec<&str> = rows.iter().map(|row| row.name).collect();
         let (epochs, sequences) = etags(rows.iter().map(|row| (row.etag.epoch, row.etag.sequence)));
         let values = Values::of(rows.iter().map(|row| row.value));
-        let query = sqlx::query(
-            "INSERT INTO quark_state (actor_type, actor_key, name, epoch, sequence, format, version, value_text, value) \
-             SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], \
-             $6::text[], $7::bigint[], $8::text[], $9::bytea[]) \
-             ON CONFLICT (actor_type, actor_key, name) DO UPDATE SET epoch = excluded.epoch, \
-             sequence = excluded.sequence, format = excluded.format, version = excluded.version, \
-             value_text = excluded.value_text, value = excluded.value",
-        );
-        let query = query.bind(types).bind(keys).bind(names).bind(epochs).bind(sequences);
+        let query = sqlx::query(statement).bind(types).bind(keys).bind(names).bind(epochs).bind(sequences);
         let query = query.bind(values.formats).bind(values.versions).bind(values.texts).bind(values.bytes);
         query.execute(&mut *connection).await?;
     }
@@ -216,17 +251,24 @@ async fn write(connection: &mut PgConnection, writes: &Writes<'_>) -> Result<boo
 
 async fn write_actors(connection: &mut PgConnection, writes: &Writes<'_>) -> Result<bool, sqlx::Error> {
     let (mut new, old): (Vec<&ActorRow<'_>>, Vec<&ActorRow<'_>>) =
-        writes.actors.iter().partition(|row| row.is_new);
+        writes.actors.iter().partition(|row| row.before.is_none());
     let arrays = |rows: &[&ActorRow<'_>]| etags(rows.iter().map(|row| (row.last.epoch, row.last.sequence)));
     if !old.is_empty() {
         let (types, keys) = addresses(old.iter().map(|row| row.actor));
         let (epochs, sequences) = arrays(&old);
+        let (seen_epochs, seen_sequences) =
+            etags(old.iter().filter_map(|row| row.before).map(|last| (last.epoch, last.sequence)));
         let query = sqlx::query(
             "UPDATE quark_actor a SET epoch = w.e, sequence = w.s \
-             FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) AS w (t, k, e, s) \
-             WHERE a.actor_type = w.t AND a.actor_key = w.k",
+             FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bigint[]) \
+             AS w (t, k, e, s, seen_e, seen_s) \
+             WHERE a.actor_type = w.t AND a.actor_key = w.k AND a.epoch = w.seen_e AND a.sequence = w.seen_s",
         );
-        query.bind(types).bind(keys).bind(epochs).bind(sequences).execute(&mut *connection).await?;
+        let query = query.bind(types).bind(keys).bind(epochs).bind(sequences);
+        let done = query.bind(seen_epochs).bind(seen_sequences).execute(&mut *connection).await?;
+        if done.rows_affected() != old.len() as u64 {
+            return Ok(false);
+        }
     }
     if !new.is_empty() {
         // In the order of the keys, so that two batches never wait for each other in a circle.

@@ -121,7 +121,7 @@ impl Session {
 
     /// Writes all of it and gives each commit's outcome; or writes nothing, as far as the error says so.
     async fn transaction(&mut self, commits: &[&Commit]) -> Result<Vec<Outcome>, Failure> {
-        for _ in 0..ATTEMPTS_MAX {
+        for attempt in 0..ATTEMPTS_MAX {
             let mut connection = self.begin().await?;
             let batch = self.within(&mut connection, commits).await;
             if let Ok(Batch::Written(outcomes)) = batch {
@@ -132,6 +132,8 @@ impl Session {
             match batch {
                 // The server may have become another one by the time that it takes writes.
                 Err(failure @ Failure::Error(StoreError::ReadOnly { .. })) => return Err(failure),
+                // What was known let it go on without looking which rows are locked. Now that nothing is, it looks.
+                Err(Failure::Locked) if attempt == 0 => self.roll_back(connection).await,
                 Err(failure) => {
                     self.roll_back(connection).await;
                     return Err(failure);
