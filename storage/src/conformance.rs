@@ -128,6 +128,7 @@ macro_rules! conformance_tests {
         $crate::conformance_tests!(@part $fixture, reminders:
             a_reminder_is_read_back
             a_reminder_is_set_anew_in_place
+            a_reminder_may_move_on_the_ring
             a_removed_reminder_is_gone
             reminders_of_an_actor_come_by_name
             due_reminders_come_soonest_first_up_to_the_limit

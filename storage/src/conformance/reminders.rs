@@ -1,6 +1,7 @@
 //! Reminders and their due times.
 
 use quark_base::Timestamp;
+use quark_runtime::reminders::point;
 use quark_runtime::store::{Address, Advance, DuePage, DuePlace, ReminderRecord, RingRange, Store, names};
 
 use super::{Fixture, NOW, TYPE, actor, refused};
@@ -91,6 +92,25 @@ pub async fn a_reminder_is_set_anew_in_place<F: Fixture>() {
     let anew = ReminderRecord { version: 2, ..reminder("a", "r", 50, 1) };
     put(&store, std::slice::from_ref(&anew)).await;
     assert_eq!(all(&store).await, [reminder("a", "other", 6, 1), anew]);
+}
+
+/// It is where it was put last, whether or not that is where its actor stands.
+pub async fn a_reminder_may_move_on_the_ring<F: Fixture>() {
+    let fixture = F::set_up().await;
+    let store = fixture.open().await;
+    let home = point(&actor("a"));
+    for (version, ring) in (1..).zip([home, home ^ 1 << 63, home ^ 1 << 62, home]) {
+        let moved = ReminderRecord { version: 10 * version, ..reminder("a", "r", version, ring) };
+        put(&store, std::slice::from_ref(&moved)).await;
+        assert_eq!(all(&store).await, std::slice::from_ref(&moved));
+        let here = RingRange { first: ring, last: ring };
+        assert_eq!(due(&store, here, 1000, 10).await, ["a"]);
+        assert_eq!(store.reminders.advance(&[step(&moved, Some(500))]).await, Ok(vec![true]));
+        assert_eq!(due(&store, here, 499, 10).await, Vec::<String>::new());
+        assert_eq!(due(&store, here, 500, 10).await, ["a"]);
+    }
+    assert_eq!(store.reminders.remove(&actor("a"), "r").await, Ok(true));
+    assert_eq!(all(&store).await, []);
 }
 
 /// True once, false after.

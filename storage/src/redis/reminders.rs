@@ -4,15 +4,17 @@
 //! that belongs to one of them. Within a part they stand by due time in buckets of the ring, so that a silo's look at
 //! its range reads only the buckets that the range touches.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use quark_base::Timestamp;
+use quark_runtime::reminders;
 use quark_runtime::store::{
     Address, Advance, DuePage, DuePlace, NameOf, ReminderRecord, ReminderStore, RingRange, StoreError,
     StoreFuture,
 };
-use redis::{Cmd, Value};
+use redis::Value;
 
 use super::client::{Call, Client};
 use super::commit::check_size;
@@ -36,56 +38,63 @@ impl Reminders {
         Self { client }
     }
 
-    /// A call of a script that changes one reminder.
-    fn change(&self, name: Name, actor: &str) -> (&Tag, Cmd) {
-        let tag = self.client.keys.reminder_shard(actor);
-        let buckets = 0..RING_BUCKETS;
-        // 64 buckets.
-        let mut command = self.client.scripts.call(name, 2 + buckets.end as usize);
-        command.arg(tag.key("rec")).arg(tag.key("names"));
-        buckets.for_each(|bucket| {
-            command.arg(bucket_key(tag, bucket));
-        });
-        (tag, command)
+    /// Calls a script that changes one reminder for each of these. It is given the one bucket that the actor's point is
+    /// in, and all of them only if the reminder was put on another point: names of 64 keys cost more than the rest.
+    async fn change_all(&self, name: Name, changes: &[Change]) -> Result<Vec<u64>, StoreError> {
+        let call = |change: &Change, buckets: Range<u64>| {
+            let tag = self.client.keys.reminder_shard(&change.actor);
+            // At most 64.
+            let count = (buckets.end - buckets.start) as usize;
+            let mut command = self.client.scripts.call(name, 2 + count);
+            command.arg(tag.key("rec")).arg(tag.key("names"));
+            for bucket in buckets.clone() {
+                command.arg(bucket_key(tag, bucket));
+            }
+            command.arg(keys::owned(&change.actor, &change.name)).arg(&change.arguments).arg(buckets.start);
+            Call::new(tag, command)
+        };
+        let replies = Replies { errors: &self.client.errors, command: "reminder" };
+        let first = changes.iter().map(|change| call(change, change.bucket..change.bucket + 1));
+        let answers = self.client.call_all(first.collect(), Effect::Writes).await?;
+        let mut answers: Vec<u64> =
+            answers.iter().map(|answer| replies.number(answer)).collect::<Result<_, _>>()?;
+        let others: Vec<usize> = (0..answers.len()).filter(|index| answers[*index] == OTHER_BUCKET).collect();
+        if !others.is_empty() {
+            let again = others.iter().map(|index| call(&changes[*index], 0..RING_BUCKETS));
+            for (index, answer) in
+                others.iter().zip(self.client.call_all(again.collect(), Effect::Writes).await?)
+            {
+                answers[*index] = replies.number(&answer)?;
+            }
+        }
+        Ok(answers)
     }
 
     async fn put(&self, reminders: &[ReminderRecord]) -> Result<(), StoreError> {
-        let mut calls = Vec::with_capacity(reminders.len());
+        let mut changes = Vec::with_capacity(reminders.len());
         for reminder in reminders {
             check_size(&self.client, reminder.schedule.len())?;
-            let actor = keys::actor(&reminder.actor);
-            let (tag, mut command) = self.change(Name::ReminderPut, &actor);
-            command.arg(keys::owned(&actor, &reminder.name)).arg(write(reminder)).arg(reminder.due.0);
-            command.arg(point(reminder.ring)).arg(keys::ring_bucket(reminder.ring) + 1);
-            calls.push(Call::new(tag, command));
+            let due = reminder.due.0.to_string().into();
+            let arguments = [write(reminder), due, point(reminder.ring).into()];
+            changes.push(Change::of(&reminder.actor, &reminder.name, reminder.ring, arguments));
         }
-        self.client.call_all(calls, Effect::Writes).await?;
-        Ok(())
+        self.change_all(Name::ReminderPut, &changes).await.map(drop)
     }
 
     async fn remove(&self, actor: &Address, name: &str) -> Result<bool, StoreError> {
-        let text = keys::actor(actor);
-        let (tag, mut command) = self.change(Name::ReminderMove, &text);
-        command.arg(keys::owned(&text, name)).arg("").arg("").arg("");
-        let answer = self.client.call(Call::new(tag, command), Effect::Writes).await?;
-        self.done(&answer)
+        let change = Change::of(actor, name, reminders::point(actor), [const { Vec::new() }; 3]);
+        Ok(self.change_all(Name::ReminderMove, &[change]).await? == [1])
     }
 
     async fn advance(&self, moves: &[Advance]) -> Result<Vec<bool>, StoreError> {
-        let calls = moves.iter().map(|step| {
-            let text = keys::actor(&step.actor);
-            let (tag, mut command) = self.change(Name::ReminderMove, &text);
-            command.arg(keys::owned(&text, &step.name)).arg(step.version);
-            command.arg(step.next.map(|next| next.0.to_string()).unwrap_or_default()).arg(step.next_version);
-            Call::new(tag, command)
+        let changes = moves.iter().map(|step| {
+            let next = step.next.map(|next| next.0.to_string()).unwrap_or_default();
+            let arguments = [step.version.to_string(), next, step.next_version.to_string()];
+            let point = reminders::point(&step.actor);
+            Change::of(&step.actor, &step.name, point, arguments.map(String::into_bytes))
         });
-        let answers = self.client.call_all(calls.collect(), Effect::Writes).await?;
-        answers.iter().map(|answer| self.done(answer)).collect()
-    }
-
-    fn done(&self, answer: &Value) -> Result<bool, StoreError> {
-        let replies = Replies { errors: &self.client.errors, command: "reminder" };
-        Ok(replies.number(answer)? == 1)
+        let answers = self.change_all(Name::ReminderMove, &changes.collect::<Vec<_>>()).await?;
+        Ok(answers.into_iter().map(|answer| answer == 1).collect())
     }
 
     async fn of_actor(&self, actor: &Address) -> Result<Vec<ReminderRecord>, StoreError> {
@@ -200,6 +209,27 @@ impl Reminders {
             soonest = Some(soonest.map_or(due, |soonest: Timestamp| soonest.min(due)));
         }
         Ok(soonest)
+    }
+}
+
+/// What a script answers that was not given the bucket it needs. It has changed nothing.
+const OTHER_BUCKET: u64 = 2;
+
+/// What one call of a script is about.
+struct Change {
+    /// The actor's text.
+    actor: String,
+    name: String,
+    /// Where the reminder is, if it stands on its actor's point.
+    bucket: u64,
+    /// Those between its name and its bucket.
+    arguments: [Vec<u8>; 3],
+}
+
+impl Change {
+    fn of(actor: &Address, name: &str, point: u64, arguments: [Vec<u8>; 3]) -> Self {
+        let (actor, bucket) = (keys::actor(actor), keys::ring_bucket(point));
+        Self { actor, name: name.to_owned(), bucket, arguments }
     }
 }
 
