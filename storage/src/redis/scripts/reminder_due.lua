@@ -6,7 +6,7 @@
 -- The order is that of due times, then of the ring, then of names: within a bucket that of its sorted set, and between
 -- buckets of one time that of the buckets.
 local first, last, most = ARGV[1], ARGV[2], tonumber(ARGV[4])
-local untilTime, due, member = tonumber(ARGV[3]), ARGV[5], ARGV[6]
+local due, member = ARGV[5], ARGV[6]
 local before, own = tonumber(ARGV[7]), tonumber(ARGV[8])
 
 -- Whether a comes after b, byte by byte as sorted sets have it, whatever the server's locale.
@@ -42,12 +42,12 @@ local function advance(here)
   while true do
     here.at = here.at + 2
     if here.at > #here.members then
-      here.members = redis.call('ZRANGE', here.key, here.rank, here.rank + page - 1, 'WITHSCORES')
-      here.rank, here.at = here.rank + page, 1
-      if #here.members == 0 then return false end
+      if here.rank >= here.stop then return false end
+      local upto = math.min(here.rank + page, here.stop)
+      here.members = redis.call('ZRANGE', here.key, here.rank, upto - 1, 'WITHSCORES')
+      here.rank, here.at = upto, 1
     end
     here.due = tonumber(here.members[here.at + 1])
-    if here.due > untilTime then return false end
     local ring = string.sub(here.members[here.at], 1, 16)
     if first <= last then
       if first <= ring and ring <= last then return true end
@@ -75,8 +75,12 @@ end
 
 for bucket = 1, #KEYS - 1 do
   local key = KEYS[bucket + 1]
-  local here = {bucket = bucket, key = key, rank = start(bucket, key), members = {}, at = 1}
-  if advance(here) then heap[#heap + 1] = here end
+  -- Most buckets have nothing that is due, and say so at once.
+  local stop = redis.call('ZCOUNT', key, '-inf', ARGV[3])
+  if stop > 0 then
+    local here = {bucket = bucket, key = key, rank = start(bucket, key), stop = stop, members = {}, at = 1}
+    if advance(here) then heap[#heap + 1] = here end
+  end
 end
 for at = math.floor(#heap / 2), 1, -1 do sink(at) end
 
