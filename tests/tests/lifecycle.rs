@@ -280,6 +280,27 @@ fn a_running_turn_is_never_idle() {
 }
 
 #[test]
+fn the_idle_time_is_counted_from_the_end_of_a_turn_that_waited() {
+    on_both_runtimes(|| async {
+        let clock = TestClock::new();
+        let (silo, stage) = staged_on(builder().clock(clock.clone()));
+        let actor = silo.grid().actor::<Staged>("one");
+        let (started, gate) = (Gate::new(), Gate::new());
+        let (one, theirs) = (actor.clone(), (started.clone(), gate.clone()));
+        let held = tokio::spawn(async move { one.hold(theirs.0, theirs.1).await });
+        started.passed().await;
+        clock.advance(Duration::from_secs(3_600));
+        silo.sweep_now();
+        gate.open();
+        held.await.unwrap().unwrap();
+        clock.advance(Duration::from_secs(9 * 60));
+        silo.sweep_now();
+        assert_eq!(actor.call().await.unwrap(), (1, 2), "it was in use nine minutes ago");
+        assert!(stage.log().is_empty());
+    });
+}
+
+#[test]
 fn an_actor_that_nobody_refers_to_is_forgotten_and_made_again() {
     on_both_runtimes(|| async {
         let clock = TestClock::new();

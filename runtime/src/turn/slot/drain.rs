@@ -115,7 +115,7 @@ impl<A: Actor> Slot<A> {
     }
 
     /// Notes that the actor is in use, unless only by itself.
-    fn touch_for(&self, turn: &TaskRef) {
+    pub(super) fn touch_for(&self, turn: &TaskRef) {
         if !turn.is_from_timer() {
             self.touch();
         }

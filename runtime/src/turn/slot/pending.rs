@@ -73,6 +73,8 @@ impl<A: Actor> Slot<A> {
             Polled::Pending => self.pause(turn),
             Polled::Done => {
                 if Self::is_attached(turn) {
+                    // It may have begun long ago. One that ends in its first poll has not.
+                    self.touch_for(turn);
                     self.detach(turn);
                 }
                 // Before the next turn begins, lest a call of this turn's chain pass for one that waits here.
