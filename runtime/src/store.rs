@@ -36,8 +36,8 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 
 pub use actor::{
-    ActorStore, Event, FeedEvent, FeedPage, FeedPosition, JournalHead, Loaded, OutboxPage, OutboxPlace,
-    SlotRecord, Snapshot, Wanted,
+    ActorStore, COMMIT_PATIENCE, Event, FeedEvent, FeedPage, FeedPosition, JournalHead, Loaded, OutboxPage,
+    OutboxPlace, SlotRecord, Snapshot, Wanted,
 };
 pub use commit::{
     Address, Append, Commit, ETag, Encoded, Epoch, Fence, Format, MessageId, OutboxId, OutboxMessage,

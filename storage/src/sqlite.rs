@@ -19,7 +19,7 @@ mod writer;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quark_runtime::store::{Store, StoreError};
+use quark_runtime::store::{COMMIT_PATIENCE, Store, StoreError};
 use rusqlite::Connection;
 
 use crate::health::LastAnswer;
@@ -30,8 +30,10 @@ use writer::Writer;
 pub use settings::SqliteSettings;
 
 /// How long another process's write is waited for, and a reader for a free connection. Well above the slowest
-/// transaction that Quark makes, and still an answer in the time of a call.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// transaction that Quark makes, and well below the time for which an activation waits to learn whether a commit is in:
+/// that another process has the file is to be told as what it is.
+const PATIENCE: Duration = Duration::from_secs(3);
+const _: () = assert!(PATIENCE.as_secs() < COMMIT_PATIENCE.as_secs());
 
 /// What all parts of a SQLite store share.
 struct Shared {
@@ -71,14 +73,11 @@ impl Shared {
 pub(crate) async fn open(settings: &SqliteSettings) -> Result<Store, StoreError> {
     let name: Arc<str> = settings.to_string().into();
     let errors = Errors { store: name.clone() };
-    let opening = tokio::task::spawn_blocking({
-        let (settings, errors) = (settings.clone(), errors.clone());
-        move || connection::writing(&settings, &errors)
-    });
-    let connection =
-        opening.await.map_err(|_| errors.unavailable("the runtime that it is opened on ends"))??;
+    // Connections that are opened later are to find the same file, whatever the working folder is by then.
+    let path = std::path::absolute(&settings.path).unwrap_or_else(|_| settings.path.clone());
+    let settings = SqliteSettings { path, ..settings.clone() };
     let readers = Readers::new(settings.clone(), errors.clone());
-    let writer = Writer::start(connection, readers.idle(), errors.clone())?;
+    let writer = Writer::start(settings, readers.idle(), errors.clone()).await?;
     let health = Arc::new(LastAnswer::up());
     let shared = Arc::new(Shared { errors, readers, writer, health: health.clone() });
     Ok(Store {

@@ -43,7 +43,8 @@ impl Stores {
     ///
     /// # Cancellation
     ///
-    /// Dropping the future opens nothing; somebody else who waits for the same address goes on with it.
+    /// Dropping the future gives nobody a store; somebody else who waits for the same address goes on with it. A SQLite
+    /// file that was being opened is closed again once that has ended.
     pub async fn open(&self, url: &StoreUrl) -> Result<Store, OpenError> {
         let cell = self.cell(url)?;
         cell.get_or_try_init(|| open(url)).await.cloned()

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use quark_base::{Fault as _, Outcome, Retry, Timestamp};
 use quark_runtime::store::{
-    Address, Commit, Encoded, Epoch, Fence, HealthState, SlotWrite, Store, StoreError, Wanted,
+    Address, Commit, ETag, Encoded, Epoch, Fence, HealthState, SlotWrite, Store, StoreError, Wanted,
 };
 use quark_storage::OpenError;
 use rusqlite::Connection;
@@ -160,11 +160,64 @@ async fn tables_of_a_newer_version_are_left_alone() {
     let folder = tempfile::tempdir().unwrap();
     drop(open(&file(&folder), "").await);
     let other = Connection::open(file(&folder)).unwrap();
-    other.pragma_update(None, "user_version", 99).unwrap();
+    other.execute("INSERT INTO quark_migrations VALUES (99)", []).unwrap();
     other.close().unwrap();
     let error = try_open(&file(&folder), "").await.unwrap_err();
     assert!(matches!(error, StoreError::Unexpected { .. }), "{error:?}");
     assert!(error.to_string().contains("another version"), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_may_have_tables_of_others_and_their_version() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = Connection::open(file(&folder)).unwrap();
+    other.execute_batch("CREATE TABLE theirs (x); PRAGMA user_version = 7").unwrap();
+    for key in ["a", "b"] {
+        let store = open(&file(&folder), "").await;
+        store.actors.commit(&state(key, 10)).await.unwrap();
+    }
+    let version: i64 = other.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+    assert_eq!((version, other.table_exists(None, "theirs").unwrap()), (7, true));
+}
+
+#[tokio::test]
+async fn what_another_process_wrote_is_seen_by_the_next_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ours, theirs) = (open(&file(&folder), "").await, open(&file(&folder), "").await);
+    ours.actors.commit(&state("a", 10)).await.unwrap();
+    let mut later = state("a", 20);
+    later.fence = Fence { seen: Some(later.fence.etag()), epoch: Epoch(2), sequence: 1 };
+    later.slots[0].expected = later.fence.seen;
+    theirs.actors.commit(&later).await.unwrap();
+    let mut next = state("a", 30);
+    next.fence.sequence = 2;
+    next.slots[0].expected = Some(ETag { epoch: Epoch(1), sequence: 1 });
+    let error = ours.actors.commit(&next).await.unwrap_err();
+    assert!(matches!(error, StoreError::Conflict(_)), "{error:?}");
+    assert_eq!(size(&ours, "a").await, Some(20));
+}
+
+#[tokio::test]
+async fn what_nobody_waits_for_any_more_is_not_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&file(&folder), "").await;
+    let other = Connection::open(file(&folder)).unwrap();
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    // The first batch waits for the file; what comes after it waits for that.
+    let first = tokio::spawn({
+        let store = store.clone();
+        async move { store.actors.commit(&state("a", 10)).await }
+    });
+    tokio::task::yield_now().await;
+    let given_up = state("b", 10);
+    let mut given_up = store.actors.commit(&given_up);
+    assert!(futures_util::poll!(&mut given_up).is_pending());
+    drop(given_up);
+    other.execute_batch("ROLLBACK").unwrap();
+    first.await.unwrap().unwrap();
+    store.actors.commit(&state("c", 10)).await.unwrap();
+    assert_eq!((size(&store, "a").await, size(&store, "c").await), (Some(10), Some(10)));
+    assert_eq!(size(&store, "b").await, None);
 }
 
 #[tokio::test]

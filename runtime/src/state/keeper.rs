@@ -12,14 +12,10 @@ use tokio::runtime::Handle;
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 
 use super::StateCause;
-use crate::store::{Address, Commit, Conflict, ETag, Epoch, Fence, Store, StoreError};
+use crate::store::{Address, COMMIT_PATIENCE, Commit, Conflict, ETag, Epoch, Fence, Store, StoreError};
 use crate::stores::Named;
 use crate::timers::Timers;
 use crate::turn::AnySlot;
-
-/// How long a commit without an answer is sent again before the activation gives up and ends. A failover of a
-/// database takes some seconds; a caller who waits longer has given up.
-const UNKNOWN_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The first wait before a commit is sent again; each further one is twice as long, up to `RESEND_MAX`.
 const RESEND_FIRST: Duration = Duration::from_millis(20);
@@ -172,9 +168,9 @@ impl Keeper {
         }
     }
 
-    /// Sends a commit until it is known whether it is in, or for [`UNKNOWN_PATIENCE`].
+    /// Sends a commit until it is known whether it is in, or for [`COMMIT_PATIENCE`].
     async fn send(&self, commit: &Commit) -> Result<(), StoreError> {
-        let until = self.timers().now().saturating_add(UNKNOWN_PATIENCE);
+        let until = self.timers().now().saturating_add(COMMIT_PATIENCE);
         let mut wait = RESEND_FIRST;
         let mut may_be_in = None;
         loop {
@@ -182,7 +178,7 @@ impl Keeper {
             let tried = self.timers().timeout(left, self.store.actors.commit(commit)).await;
             let unanswered = || StoreError::Unknown {
                 store: self.store.name.clone(),
-                cause: format!("no answer within {UNKNOWN_PATIENCE:?}").into(),
+                cause: format!("no answer within {COMMIT_PATIENCE:?}").into(),
             };
             let error = match tried.unwrap_or_else(|_| Err(unanswered())) {
                 Ok(()) => return Ok(()),

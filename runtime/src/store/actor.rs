@@ -2,10 +2,15 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::time::Duration;
 
 use quark_base::Timestamp;
 
 use super::{Address, Commit, ETag, Encoded, MessageId, OutboxId, PendingMessage, StoreFuture};
+
+/// How long an activation waits to learn whether a commit is in before it gives up and ends. A failover of a database takes
+/// some seconds; a caller who waits longer has given up.
+pub const COMMIT_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Keeps what belongs to actors.
 ///
@@ -31,7 +36,8 @@ use super::{Address, Commit, ETag, Encoded, MessageId, OutboxId, PendingMessage,
 ///   [`StoreError::Name`](super::StoreError::Name), so that one bad commit keeps no other back;
 /// - say [`StoreError::Unknown`](super::StoreError) and nothing milder when a commit was sent and its answer is
 ///   missing;
-/// - answer in bounded time: an outage is an error, not a wait;
+/// - answer in bounded time: an outage is an error, not a wait. A commit that is not answered within
+///   [`COMMIT_PATIENCE`] is unknown to its activation, which ends;
 /// - stay usable after every error.
 ///
 /// Dropping a future of `commit` leaves it unknown whether the commit is in, never half of it.

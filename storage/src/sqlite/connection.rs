@@ -11,7 +11,8 @@ use crate::sql::limit;
 const PAGE_BYTES: u64 = 4096;
 /// Statements that a connection keeps prepared: all that there are.
 const STATEMENTS_MAX: usize = 64;
-/// What brings the tables from each version to the next. A file's version is its `user_version`.
+/// What brings the tables from each version to the next. The versions that a file went through are in a table of their
+/// own, so that the file may be somebody else's too.
 const MIGRATIONS: [&str; 1] = [include_str!("../../migrations/sqlite/0001_stores.sql")];
 
 /// Opens the connection that writes. It makes the file where it may, looks it through for damage, and brings its tables
@@ -25,7 +26,7 @@ pub(super) fn writing(settings: &SqliteSettings, errors: &Errors) -> Result<Conn
     }
     let mut connection = connect(settings, flags).map_err(failed)?;
     if !settings.read_only {
-        prepare(&connection, settings).map_err(failed)?;
+        prepare(&connection, settings, errors)?;
     }
     if settings.check {
         check(&connection, errors)?;
@@ -55,14 +56,21 @@ fn connect(settings: &SqliteSettings, flags: OpenFlags) -> rusqlite::Result<Conn
     Ok(connection)
 }
 
-fn prepare(connection: &Connection, settings: &SqliteSettings) -> rusqlite::Result<()> {
-    connection.pragma_update(None, "journal_mode", "wal")?;
-    connection.pragma_update(None, "synchronous", "full")?;
+fn prepare(connection: &Connection, settings: &SqliteSettings, errors: &Errors) -> Result<(), StoreError> {
+    let failed = |error| errors.store_error(error, Stage::Open);
+    let mode = connection.pragma_update_and_check(None, "journal_mode", "wal", |row| row.get::<_, String>(0));
+    let mode = mode.map_err(failed)?;
+    if mode != "wal" {
+        let cause =
+            format!("it keeps no write-ahead log where it is, but a journal of the mode {mode}").into();
+        return Err(StoreError::Unexpected { store: errors.store.clone(), cause });
+    }
+    connection.pragma_update(None, "synchronous", "full").map_err(failed)?;
     // What a statement needs to undo itself. The transaction's own log is in the file.
-    connection.pragma_update(None, "temp_store", "memory")?;
+    connection.pragma_update(None, "temp_store", "memory").map_err(failed)?;
     if let Some(size) = settings.max_size {
         let pages = i64::try_from((size.as_u64() / PAGE_BYTES).max(1)).unwrap_or(i64::MAX);
-        connection.pragma_update(None, "max_page_count", pages)?;
+        connection.pragma_update(None, "max_page_count", pages).map_err(failed)?;
     }
     Ok(())
 }
@@ -84,14 +92,26 @@ fn check(connection: &Connection, errors: &Errors) -> Result<(), StoreError> {
 fn migrate(connection: &mut Connection, errors: &Errors) -> Result<(), StoreError> {
     let failed = |error| errors.store_error(error, Stage::Open);
     let turn = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
-    let version: i64 = turn.pragma_query_value(None, "user_version", |row| row.get(0)).map_err(failed)?;
-    let Some(missing) = usize::try_from(version).ok().and_then(|version| MIGRATIONS.get(version..)) else {
+    let version = version(&turn).map_err(failed)?;
+    let Some(missing) = MIGRATIONS.get(version..) else {
         let cause = "its tables are those of another version of Quark".into();
         return Err(StoreError::Unexpected { store: errors.store.clone(), cause });
     };
-    for migration in missing {
+    for (version, migration) in (version + 1..).zip(missing) {
         turn.execute_batch(migration).map_err(failed)?;
+        let done = "INSERT INTO quark_migrations VALUES (?)";
+        turn.execute(done, [limit(version)]).map_err(failed)?;
     }
-    turn.pragma_update(None, "user_version", limit(MIGRATIONS.len())).map_err(failed)?;
     turn.commit().map_err(failed)
+}
+
+/// How many migrations the file went through.
+fn version(connection: &Connection) -> rusqlite::Result<usize> {
+    if !connection.table_exists(None, "quark_migrations")? {
+        connection
+            .execute_batch("CREATE TABLE quark_migrations (version INTEGER PRIMARY KEY NOT NULL) STRICT")?;
+    }
+    let version: i64 =
+        connection.query_row("SELECT ifnull(max(version), 0) FROM quark_migrations", [], |row| row.get(0))?;
+    Ok(usize::try_from(version).unwrap_or(usize::MAX))
 }

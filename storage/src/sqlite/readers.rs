@@ -1,6 +1,7 @@
 //! Connections that read. They never wait for the one that writes.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use quark_runtime::store::StoreError;
@@ -12,6 +13,9 @@ use super::{PATIENCE, SqliteSettings, connection};
 
 /// Connections that read. More would not read faster from one file on the machines that SQLite is meant for.
 const READERS_MAX: usize = 4;
+
+/// How long a reading may take. The largest answers are pages of a few megabytes.
+const READ_MAX: Duration = Duration::from_secs(30);
 
 /// Connections that are open and that nobody uses.
 pub(super) type Idle = Arc<Mutex<Vec<Connection>>>;
@@ -58,9 +62,11 @@ impl Readers {
             drop(permit);
             Ok(value)
         });
-        match reading.await {
-            Ok(result) => result.map_err(|error| self.errors.store_error(error, Stage::Read)),
-            Err(_) => Err(self.errors.unavailable("the runtime that it is used on ends")),
+        match tokio::time::timeout(READ_MAX, reading).await {
+            Ok(Ok(result)) => result.map_err(|error| self.errors.store_error(error, Stage::Read)),
+            Ok(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Ok(Err(_)) => Err(self.errors.unavailable("the runtime that it is used on ends")),
+            Err(_) => Err(self.errors.unavailable("the disk does not answer")),
         }
     }
 }

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::error::{Errors, Stage};
 use super::readers::Idle;
-use super::{PATIENCE, commits};
+use super::{PATIENCE, SqliteSettings, commits, connection};
 use crate::known::Known;
 use crate::sql::weight;
 
@@ -30,6 +30,8 @@ const ANSWER_MAX: Duration = PATIENCE.saturating_mul((QUEUE_MAX / BATCH_MAX) as 
 trait Work: Send {
     /// Does it, within a transaction. It may be done again if that is rolled back.
     fn run(&mut self, connection: &Connection) -> rusqlite::Result<()>;
+    /// Whether nobody waits for it any more.
+    fn is_given_up(&self) -> bool;
     /// Tells whoever asked for it how it ended.
     fn finish(self: Box<Self>, outcome: Result<(), StoreError>);
 }
@@ -48,6 +50,10 @@ where
     fn run(&mut self, connection: &Connection) -> rusqlite::Result<()> {
         self.value = Some((self.run)(connection)?);
         Ok(())
+    }
+
+    fn is_given_up(&self) -> bool {
+        self.answer.is_closed()
     }
 
     fn finish(self: Box<Self>, outcome: Result<(), StoreError>) {
@@ -73,6 +79,14 @@ impl Job {
         }
     }
 
+    /// Whether nobody waits for it any more. Written late, it would only be in the way of what was read meanwhile.
+    fn is_given_up(&self) -> bool {
+        match self {
+            Self::Commit { answer, .. } => answer.is_closed(),
+            Self::Work(work) => work.is_given_up(),
+        }
+    }
+
     fn finish(self, outcome: Result<(), StoreError>) {
         match self {
             Self::Commit { answer, .. } => {
@@ -91,15 +105,37 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Starts the thread. It closes the readers too when it ends.
-    pub(super) fn start(connection: Connection, readers: Idle, errors: Errors) -> Result<Self, StoreError> {
+    /// Starts the thread, on which the file is opened too. It closes the readers when it ends.
+    ///
+    /// Dropping the future lets the opening end by itself; what it opened is closed.
+    pub(super) async fn start(
+        settings: SqliteSettings,
+        readers: Idle,
+        errors: Errors,
+    ) -> Result<Self, StoreError> {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
-        let known = Known::nothing();
-        let batches = Batches { connection, readers, known, version: None, errors: errors.clone() };
-        let thread = std::thread::Builder::new().name("quark-sqlite".into());
-        match thread.spawn(move || batches.run(jobs)) {
-            Ok(_) => Ok(Self { queue, errors }),
-            Err(error) => Err(errors.unavailable(&format!("no thread to write on: {error}"))),
+        let (answer, opened) = oneshot::channel();
+        let of_thread = errors.clone();
+        let thread = std::thread::Builder::new().name("quark-sqlite".into()).spawn(move || {
+            match connection::writing(&settings, &of_thread) {
+                Ok(connection) => {
+                    // If nobody waits any more, neither does any work.
+                    let _ = answer.send(Ok(()));
+                    let known = Known::nothing();
+                    Batches { connection, readers, known, version: None, errors: of_thread }.run(jobs);
+                }
+                Err(error) => {
+                    // Whoever asked may be gone.
+                    let _ = answer.send(Err(error));
+                }
+            }
+        });
+        if let Err(error) = thread {
+            return Err(errors.unavailable(&format!("no thread to write on: {error}")));
+        }
+        match opened.await {
+            Ok(result) => result.map(|()| Self { queue, errors }),
+            Err(_) => Err(errors.unavailable("the thread that writes has ended")),
         }
     }
 
@@ -163,7 +199,18 @@ impl Batches {
                 bytes += job.weight();
                 batch.push(job);
             }
-            self.write(batch);
+            match self.begin() {
+                Ok(()) => {
+                    // Another process may have had the file for long.
+                    batch.retain(|job| !job.is_given_up());
+                    self.write(batch);
+                }
+                // What waits behind it has waited as long, and would do so again for each batch.
+                Err(error) => {
+                    let waiting = std::iter::from_fn(|| jobs.try_recv().ok()).take(QUEUE_MAX);
+                    batch.into_iter().chain(waiting).for_each(|job| job.finish(Err(error.clone())));
+                }
+            }
         }
         // The last connection to go puts what is in the log into the file, which takes time and may fail.
         self.readers.lock().clear();
@@ -172,6 +219,7 @@ impl Batches {
         }
     }
 
+    /// Ends a transaction that has begun with these pieces of work in it.
     fn write(&mut self, mut batch: Vec<Job>) {
         match self.transaction(&mut batch) {
             Ok(outcomes) => {
@@ -181,7 +229,8 @@ impl Batches {
             }
             Err(error) if batch.len() > 1 && is_of_one(&error) => {
                 for mut job in batch {
-                    let outcome = self.transaction(std::slice::from_mut(&mut job));
+                    let outcome =
+                        self.begin().and_then(|()| self.transaction(std::slice::from_mut(&mut job)));
                     job.finish(outcome.and_then(|mut outcomes| outcomes.pop().unwrap_or(Ok(()))));
                 }
             }
@@ -208,7 +257,6 @@ impl Batches {
     }
 
     fn within(&mut self, batch: &mut [Job]) -> Result<Vec<Result<(), StoreError>>, StoreError> {
-        self.begin()?;
         let commits: Vec<&Commit> = batch
             .iter()
             .filter_map(|job| match job {
@@ -228,13 +276,20 @@ impl Batches {
         Ok(outcomes)
     }
 
-    /// Takes the file's one write lock, and looks whether somebody else has written since this connection last did.
+    /// Takes the file's one write lock, which begins a transaction, and looks whether somebody else has written since this connection last did.
     fn begin(&mut self) -> Result<(), StoreError> {
         self.roll_back()?;
         self.execute("BEGIN IMMEDIATE", Stage::Write)?;
         let version = self.connection.prepare_cached("PRAGMA data_version");
         let version = version.and_then(|mut statement| statement.query_row([], |row| row.get(0)));
-        let version = version.map_err(|error| self.errors.store_error(error, Stage::Write))?;
+        let version = match version {
+            Ok(version) => version,
+            Err(error) => {
+                // As after any transaction that fails.
+                let _ = self.roll_back();
+                return Err(self.errors.store_error(error, Stage::Write));
+            }
+        };
         if self.version.replace(version) != Some(version) {
             self.known.forget();
         }
