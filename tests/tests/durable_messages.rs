@@ -302,6 +302,21 @@ async fn any_number_of_messages_that_nobody_takes_leave_room_for_others() {
 }
 
 #[tokio::test]
+async fn any_number_of_messages_to_one_that_does_not_come_back_leave_room_for_others() {
+    let (store, trouble) = (storage::memory(), Arc::new(Trouble::default()));
+    let silo = silo_over(store.clone(), &trouble, 1);
+    let sender = silo.grid().actor::<Sender>("s");
+    for _ in 0..3_000 {
+        sender.send_into_the_dark("stuck".into()).await.unwrap();
+    }
+    for round in 1..=3 {
+        sender.transfer("a".into(), 1).await.unwrap();
+        silo.advance(Duration::from_secs(15)).await;
+        assert_eq!(received(&silo, "a").await, round);
+    }
+}
+
+#[tokio::test]
 async fn messages_of_one_line_keep_their_order_behind_many_that_nobody_takes() {
     let (store, trouble) = (storage::memory(), Arc::new(Trouble::default()));
     leave_messages_to_nobody(&store, 3).await;

@@ -1,7 +1,7 @@
 //! Taking messages out of outboxes and to their receivers.
 //!
-//! Each round reads the outbox from its beginning, a page. While at least half of that page is held back, since it was not
-//! taken and waits for its next try, others may stand behind it: then the rest of the outbox is read too, page by page
+//! Each round reads the outbox from its beginning, a page. While at least half of that page stays, since it was not taken and
+//! waits for its next try, or since its line is under way, others may stand behind it: then the rest of the outbox is read too, page by page
 //! (`Beyond`), and what is committed from then on where that ended. A line of which a message was left behind on the way
 //! has none delivered that comes after it.
 
@@ -107,8 +107,8 @@ struct Beyond {
 /// What became of a page's messages.
 #[derive(Default)]
 struct Begun {
-    /// So many are held back.
-    held: usize,
+    /// So many stay where they are for now.
+    stay: usize,
     /// There is more for lines that are under way.
     left: bool,
     /// Lines, by hash, for which there was no room.
@@ -230,7 +230,7 @@ impl Relay {
             let this = self.pages;
             self.failing.retain(|_, failing| failing.page == this);
         }
-        if page.is_last || begun.held < PAGE / 2 {
+        if page.is_last || begun.stay < PAGE / 2 {
             self.beyond = None;
         } else if self.beyond.as_ref().is_none_or(|beyond| beyond.has_ended && beyond.again_at() <= now) {
             self.beyond = Some(Beyond {
@@ -308,23 +308,27 @@ impl Relay {
                 failing.page = self.pages;
                 failing.due
             });
-            if self.busy.contains(&line) {
-                begun.left = true;
-                behind.insert(hash);
-            } else if let Some(place) = places.get(&line) {
+            if let Some(place) = places.get(&line) {
                 match &mut lines[*place].2 {
                     messages if messages.len() < LINE_MAX => messages.push(message),
                     _ => {
+                        // Those behind it find no place any more.
+                        places.remove(&line);
                         begun.left = true;
                         behind.insert(hash);
+                        begun.stay += 1;
                     }
                 }
             } else if behind.contains(&hash) || self.first_behind.contains(&hash) {
-                begun.held += 1;
+                begun.stay += 1;
+            } else if self.busy.contains(&line) {
+                begun.left = true;
+                behind.insert(hash);
+                begun.stay += 1;
             } else if let Some(due) = failing.filter(|due| *due > now) {
                 begun.retry = Some(begun.retry.map_or(due, |retry| retry.min(due)));
                 behind.insert(hash);
-                begun.held += 1;
+                begun.stay += 1;
             } else {
                 places.insert(line.clone(), lines.len());
                 lines.push((line, failing.is_some(), vec![message]));

@@ -75,6 +75,8 @@ struct Entry {
     seen: u64,
     /// What it is moved on to, once it has been taken.
     next: Option<Timestamp>,
+    /// What this silo has made of it while somebody was at work on it: another one, if that is due soon, or none.
+    changed: Option<Option<ReminderRecord>>,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -217,7 +219,7 @@ impl Held {
         line.insert((record.due, number));
         self.numbers.insert(id, number);
         let (record, seen) = (Arc::new(record), self.pass);
-        self.entries.insert(number, Entry { record, place, tries, fresh, seen, next: None });
+        self.entries.insert(number, Entry { record, place, tries, fresh, seen, next: None, changed: None });
         true
     }
 
@@ -227,8 +229,12 @@ impl Held {
             changed.insert(id.clone());
         }
         if let Some(&number) = self.numbers.get(&id)
-            && self.entries.get(&number).is_some_and(|entry| entry.place.is_idle())
+            && let Some(entry) = self.entries.get_mut(&number)
         {
+            if !entry.place.is_idle() {
+                entry.changed = Some(soon);
+                return;
+            }
             self.remove(number);
         }
         if let Some(record) = soon {
@@ -270,9 +276,23 @@ impl Held {
         }
     }
 
-    /// The actor has not taken the tick. It is tried again at `retry_at`, which is told how often it was tried before.
-    pub(super) fn failed(&mut self, number: Number, retry_at: impl FnOnce(u32) -> Duration) {
+    /// The actor has not taken the tick. It is tried again at `retry_at`, which is told how often it was tried before;
+    /// unless this silo has changed it meanwhile.
+    pub(super) fn failed(
+        &mut self,
+        number: Number,
+        today: Timestamp,
+        now: Duration,
+        retry_at: impl FnOnce(u32) -> Duration,
+    ) {
         let Some(entry) = self.entries.get_mut(&number) else { return };
+        if let Some(changed) = entry.changed.take() {
+            self.remove(number);
+            if let Some(record) = changed {
+                self.found((record.actor.clone(), record.name.clone()), record, today, now);
+            }
+            return;
+        }
         let at = retry_at(entry.tries);
         entry.tries = entry.tries.saturating_add(1);
         if self.retrying.len() < self.bounds.retrying {
@@ -316,8 +336,15 @@ impl Held {
         if let Some(changed) = &mut self.changed {
             changed.insert(id.clone());
         }
-        if let Some(due) = step.next.filter(|due| applied && *due <= soon) {
-            let record = ReminderRecord { due, version: step.next_version, ..(*entry.record).clone() };
+        let next = match entry.changed {
+            Some(changed) => changed,
+            None => step.next.filter(|due| applied && *due <= soon).map(|due| ReminderRecord {
+                due,
+                version: step.next_version,
+                ..(*entry.record).clone()
+            }),
+        };
+        if let Some(record) = next {
             self.found(id, record, today, now);
         }
     }

@@ -241,9 +241,9 @@ impl Service {
     }
 
     fn failed(&mut self, number: Number, error: &DeliveryError) {
-        let (now, chance) = (self.timers.now(), self.entropy.next_u64());
-        let record = self.held.record(number);
-        self.held.failed(number, |tries| {
+        let (today, now) = (self.clock.timestamp(), self.timers.now());
+        let (record, chance) = (self.held.record(number), self.entropy.next_u64());
+        self.held.failed(number, today, now, |tries| {
             let wait = TICK_BACKOFF.delay(tries, chance);
             if let Some(record) = record {
                 let (actor, name) = (&record.actor, &record.name);

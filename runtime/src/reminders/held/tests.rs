@@ -38,7 +38,7 @@ fn look(held: &mut Held, records: &[ReminderRecord], seconds: u64, today: u64) -
 }
 
 fn fail(held: &mut Held, number: Number, again: Duration) {
-    held.failed(number, |_| again);
+    held.failed(number, NOW, CLOCK, |_| again);
 }
 
 impl Held {
@@ -106,12 +106,11 @@ fn one_whose_next_moment_is_near_stays_in_hand() {
 }
 
 #[test]
-fn one_that_was_set_anew_during_its_tick_is_left_to_the_next_look() {
+fn one_that_another_silo_set_anew_during_its_tick_is_left_to_the_next_look() {
     let mut held = Held::default();
     look(&mut held, &[record("a", 1, 1)], 5, 0);
     let firing = held.next(later(1), CLOCK).unwrap();
     held.set_next(firing.number, Some(later(2)));
-    held.changed(id("a"), Some(record("a", 3, 50)), later(1), CLOCK);
     held.taken(firing.number);
     held.advanced(firing.number, false, later(1), CLOCK, later(3));
     assert_eq!(held.len(), 0);
@@ -132,6 +131,29 @@ fn what_this_silo_sets_or_removes_takes_effect_at_once() {
     held.changed(id("c"), None, later(4), CLOCK);
     assert_eq!(held.end_page(vec![record("c", 5, 1)], later(4), CLOCK), 0);
     assert!(due(&mut held, 6).is_empty());
+}
+
+#[test]
+fn what_this_silo_changes_during_a_tick_holds_however_the_tick_ends() {
+    for (set, taken, then) in [
+        (None, false, &[] as &[&str]),
+        (None, true, &[]),
+        (Some(record("a", 4, 2)), false, &["a"]),
+        (Some(record("a", 4, 2)), true, &["a"]),
+    ] {
+        let mut held = Held::default();
+        look(&mut held, &[record("a", 1, 1)], 5, 0);
+        let firing = held.next(later(1), CLOCK).unwrap();
+        held.changed(id("a"), set, later(1), CLOCK);
+        if taken {
+            held.taken(firing.number);
+            held.advanced(firing.number, false, later(1), CLOCK, later(3));
+        } else {
+            fail(&mut held, firing.number, CLOCK);
+        }
+        assert_eq!(due(&mut held, 3), Vec::<String>::new());
+        assert_eq!(due(&mut held, 4), then);
+    }
 }
 
 #[test]
@@ -161,7 +183,7 @@ fn a_tick_that_failed_is_tried_again_at_its_time_and_may_have_been_delivered_bef
     look(&mut held, &[record("a", 1, 1)], 5, 0);
     let firing = held.next(later(1), CLOCK).unwrap();
     let retry = CLOCK + Duration::from_secs(1);
-    held.failed(firing.number, |tries| {
+    held.failed(firing.number, NOW, CLOCK, |tries| {
         assert_eq!(tries, 0);
         retry
     });
@@ -170,7 +192,7 @@ fn a_tick_that_failed_is_tried_again_at_its_time_and_may_have_been_delivered_bef
     look(&mut held, &[record("a", 1, 1)], 5, 1);
     let again = held.next(later(1), retry).unwrap();
     assert!(!again.is_first);
-    held.failed(again.number, |tries| {
+    held.failed(again.number, NOW, CLOCK, |tries| {
         assert_eq!(tries, 1);
         retry
     });
@@ -243,7 +265,7 @@ fn those_that_fail_leave_room_for_others_and_are_tried_again_at_their_time() {
     let fired: Vec<_> = std::iter::from_fn(|| held.next(later(61), again)).collect();
     assert_eq!(fired.len(), 39);
     assert!(fired.iter().all(|firing| !firing.is_first));
-    held.failed(fired[38].number, |tries| {
+    held.failed(fired[38].number, NOW, CLOCK, |tries| {
         assert_eq!(tries, 1, "it is known how often it has failed");
         again
     });
