@@ -23,7 +23,7 @@ struct Meter {
 #[methods]
 impl Meter {
     #[on_stream(DIRECT)]
-    async fn direct(&mut self, cx: &Cx, second: u64) {
+    pub async fn direct(&mut self, cx: &Cx, second: u64) {
         self.gather(cx, second);
     }
 
@@ -123,4 +123,17 @@ async fn in_a_turn_that_runs_for_no_subscription_the_window_counts_alone() {
     meter.gather(&cx, 12);
     meter.gather(&cx, 3);
     assert_eq!(meter.window.late(), 1);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn an_item_that_a_caller_hands_to_a_subscriptions_method_is_told_of_with_the_subscription() {
+    let silo = silo();
+    let grid = silo.grid();
+    for second in [12, 3] {
+        grid.actor::<Meter>("a").direct(second).await.unwrap();
+    }
+    for report in grid.streams() {
+        let expected = u64::from(report.namespace == DIRECT.namespace());
+        assert_eq!((report.late, report.delivered), (expected, 0), "{report:?}");
+    }
 }

@@ -10,8 +10,9 @@ use crate::turn::{Slot, TaskRef};
 
 impl Cx {
     /// Puts an item that the running method was handed into a window of its actor, as [`Window::add`] does. One that is
-    /// late is counted by the window, and by the report of the subscription that the method runs for
-    /// ([`SubscriptionReport::late`](super::SubscriptionReport::late)); in a turn that runs for none, by the window only.
+    /// late is counted by the window, and by the report of the subscription that the turn runs for
+    /// ([`SubscriptionReport::late`](super::SubscriptionReport::late)). A turn of an `#[on_stream]` method runs for its
+    /// subscription also where a caller has handed it the item; in one that runs for none, the window counts alone.
     pub fn gather<T: Clone>(&self, window: &mut Window<T>, time: Duration, item: T) -> Added<T> {
         let added = window.add(time, item);
         if matches!(added, Added::Late(_))

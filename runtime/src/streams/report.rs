@@ -31,7 +31,8 @@ pub struct SubscriptionReport {
     pub delivered: u64,
     /// Items that were not, by cause.
     pub dropped: Drops,
-    /// Items that were handed over and were late for a window ([`Cx::gather`](crate::Cx::gather)).
+    /// Items that were late for a window ([`Cx::gather`](crate::Cx::gather)): of those handed over, and of those that callers
+    /// handed to the `#[on_stream]` method themselves.
     pub late: u64,
     /// The buffers of all its subscribers together.
     pub buffer: BufferFill,
