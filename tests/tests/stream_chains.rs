@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use quark::prelude::*;
-use quark::streams::Flow;
+use quark::streams::{Flow, SubscriptionReport};
 use quark::{CallChain, Outcome, PublishError, Retry};
 use quark_tests::{Gate, builder, on_both_runtimes, soon, until};
 use tokio::task::yield_now;
@@ -148,6 +148,10 @@ fn queued(grid: &Grid) -> u64 {
     grid.census().types.iter().find(|one| one.name == "self.talker").unwrap().queued
 }
 
+fn report(grid: &Grid, namespace: &str) -> SubscriptionReport {
+    grid.streams().into_iter().find(|report| report.namespace == namespace).unwrap()
+}
+
 fn names(chain: &CallChain) -> String {
     chain.to_string()
 }
@@ -160,7 +164,7 @@ fn a_publisher_that_is_its_own_full_subscriber_is_refused_at_once_and_keeps_what
         let (n, chain) = talker.talk(NUMBERS, 100).await.unwrap().unwrap();
         assert_eq!((n, names(&chain).as_str()), (4, "self.talker/a -> self.talker/a"));
         seen(&talker, 4).await;
-        let report = grid.streams().into_iter().find(|report| report.namespace == "self/numbers").unwrap();
+        let report = report(&grid, "self/numbers");
         assert_eq!((report.delivered, report.dropped.refused, report.lag()), (4, 1, 0));
     });
 }
@@ -216,6 +220,8 @@ fn a_publisher_that_keeps_its_subscriber_from_a_full_mailbox_is_refused_also_on_
         assert_eq!(chain.0.len(), 3);
         until(|| queued(&grid) == 0).await;
         assert_eq!(talker.seen().await.unwrap(), [0, 1, 2, 3].repeat(3));
+        let report = report(&grid, "self/direct");
+        assert_eq!((report.delivered, report.dropped.total(), report.dropped.refused), (12, 3, 3));
     });
 }
 

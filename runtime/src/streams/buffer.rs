@@ -31,6 +31,12 @@ pub(crate) fn count(counter: &AtomicU64, by: usize) {
 }
 
 impl Counters {
+    /// Notes what became of an item that was on its way into a mailbox.
+    pub(crate) fn note_sent(&self, ended: Result<(), Failure>) -> Result<(), Failure> {
+        count(if ended.is_ok() { &self.delivered } else { &self.refused }, 1);
+        ended
+    }
+
     /// Notes what became of several items, and how many were left. True if nobody will take these.
     pub(crate) fn note<T>(&self, offered: &OfferedAll<T>, left: usize) -> bool {
         count(&self.dropped_oldest, offered.oldest);

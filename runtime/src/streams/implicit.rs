@@ -149,14 +149,14 @@ impl<A: Actor, T: Send + 'static, P: Shape<A, T>> Subscriber<T> for Implicit<A, 
             }
             Admission::Refused(failure) => counted(&self.counters, Err(failure)),
             Admission::Waits(line) => {
-                let counters = self.counters.clone();
-                Ok(Some(Box::pin(async move {
+                let sent: Waiting = Box::pin(async move {
                     line.await?;
-                    match counted(&counters, deliver(&slot, turn))? {
+                    match deliver(&slot, turn)? {
                         Some(room) => room.await,
                         None => Ok(()),
                     }
-                })))
+                });
+                counted(&self.counters, Ok(Some(sent)))
             }
         }
     }
@@ -268,12 +268,20 @@ impl<A: Actor, T: Send + 'static, P: Shape<A, T>> Reported for Implicit<A, T, P>
     }
 }
 
-fn counted(counters: &Counters, sent: Result<Option<Waiting>, Failure>) -> Result<Option<Waiting>, Failure> {
-    match &sent {
-        Ok(_) => count(&counters.delivered, 1),
-        Err(_) => count(&counters.refused, 1),
-    }
-    sent
+/// Counts what becomes of an item: of one that waits, once its waiting has ended.
+fn counted(
+    counters: &Arc<Counters>,
+    sent: Result<Option<Waiting>, Failure>,
+) -> Result<Option<Waiting>, Failure> {
+    let ended = match sent {
+        Ok(Some(room)) => {
+            let counters = counters.clone();
+            return Ok(Some(Box::pin(async move { counters.note_sent(room.await) })));
+        }
+        Ok(None) => Ok(()),
+        Err(failure) => Err(failure),
+    };
+    counters.note_sent(ended).map(|()| None)
 }
 
 /// Puts a message into its actor's mailbox, or gives the future that does.
