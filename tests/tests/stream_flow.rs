@@ -5,7 +5,7 @@ use std::sync::Arc;
 use quark::prelude::*;
 use quark::streams::{Drops, Flow, SubscribeOptions, SubscriptionReport};
 use quark_testkit::TestSilo;
-use quark_tests::{Gate, builder, on_both_runtimes, until};
+use quark_tests::{Gate, builder, on_both_runtimes, soon, until};
 use tokio::task::yield_now;
 
 const NEWEST: Topic<u64> = Topic::new("flow/newest");
@@ -164,6 +164,61 @@ fn with_wait_a_full_buffer_holds_the_publisher_back_and_nothing_is_lost() {
             assert_eq!(seen(&other, 50).await, (0..50).collect::<Vec<_>>());
             assert_eq!(report(&other, "flow/wait").dropped.total(), 0);
         }
+    });
+}
+
+#[test]
+fn the_smallest_buffers_let_a_publisher_that_waits_on() {
+    #[derive(Actor)]
+    #[actor(name = "flow.small")]
+    struct Small {
+        seen: [Vec<u64>; 4],
+    }
+
+    #[methods]
+    impl Small {
+        #[on_stream("small/1", buffer = 1)]
+        async fn one(&mut self, n: u64) {
+            self.seen[0].push(n);
+        }
+
+        #[on_stream("small/2", buffer = 2)]
+        async fn two(&mut self, n: u64) {
+            yield_now().await;
+            self.seen[1].push(n);
+        }
+
+        #[on_stream("small/3", buffer = 3)]
+        async fn three(&mut self, n: u64) {
+            self.seen[2].push(n);
+        }
+
+        #[on_stream("small/batch", buffer = 3, batch = 2)]
+        async fn batch(&mut self, items: Vec<u64>) {
+            self.seen[3].extend(items);
+        }
+
+        pub async fn seen(&self) -> [Vec<u64>; 4] {
+            self.seen.clone()
+        }
+    }
+
+    on_both_runtimes(|| async {
+        let silo = builder().host::<Small>().start().unwrap();
+        let (grid, small) = (silo.grid(), silo.grid().actor::<Small>("a"));
+        for to in ["small/1/a", "small/2/a", "small/3/a", "small/batch/a"] {
+            soon(grid.publish_all(&stream(to), 0..50_u64)).await.unwrap();
+            for n in 50..100_u64 {
+                soon(grid.publish(&stream(to), n)).await.unwrap();
+            }
+        }
+        let all: [Vec<u64>; 4] = std::array::from_fn(|_| (0..100).collect());
+        soon(async {
+            while small.seen().await.unwrap() != all {
+                yield_now().await;
+            }
+        })
+        .await;
     });
 }
 
