@@ -222,6 +222,43 @@ fn the_smallest_buffers_let_a_publisher_that_waits_on() {
     });
 }
 
+#[tokio::test(flavor = "current_thread")]
+async fn an_item_whose_circuit_opens_while_it_stands_in_line_is_counted_as_refused() {
+    #[derive(Actor)]
+    #[actor(
+        name = "flow.guarded",
+        rate_limit(per_second = 1, when_full = "queue"),
+        breaker(failures = 1, open = "1m")
+    )]
+    struct Guarded;
+
+    #[methods]
+    impl Guarded {
+        #[on_stream("guarded/direct")]
+        async fn direct(&mut self, _n: u64) {
+            panic!("as each does");
+        }
+
+        #[on_stream("guarded/buffered", buffer = 4)]
+        async fn buffered(&mut self, _n: u64) {
+            panic!("as each does");
+        }
+    }
+
+    for namespace in ["guarded/direct", "guarded/buffered"] {
+        let silo = TestSilo::builder().host::<Guarded>().start().unwrap();
+        let (grid, to) = (silo.grid(), stream(&format!("{namespace}/a")));
+        let other = silo.grid();
+        let both = tokio::spawn(async move { other.publish_all(&to, 0..2_u64).await });
+        silo.settle().await;
+        assert!(!both.is_finished(), "the second stands in line");
+        silo.advance(ms(1_000)).await;
+        both.await.unwrap().unwrap_err();
+        let report = report(&grid, namespace);
+        assert_eq!((report.delivered, report.dropped), (1, Drops { refused: 1, ..Drops::default() }));
+    }
+}
+
 /// Never comes to its second item until it is let.
 #[derive(Actor)]
 #[actor(name = "flow.slow", factory)]

@@ -163,7 +163,9 @@ impl<A: Actor, T: Send + 'static, P: Shape<A, T>> Buffered<A, T, P> {
                 if waits && !gate.drops(&failure) { Err(failure) } else { Ok(None) }
             }
             Admission::Waits(line) if waits => Ok(Some(Box::pin(async move {
-                line.await?;
+                if let Err(failure) = line.await {
+                    return buffer.refuse(1, failure);
+                }
                 let waiting = buffer.take_in(item)?;
                 match waiting {
                     None => Ok(()),
