@@ -1,6 +1,10 @@
 //! Publishers that are their own subscribers, or called by them: what is handled meanwhile, and what is refused at once.
 
+use std::future::{IntoFuture, poll_fn};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 
 use quark::prelude::*;
 use quark::streams::{Flow, SubscriptionReport};
@@ -13,6 +17,7 @@ const DIRECT: Topic<u64> = Topic::new("self/direct");
 const SHARED: Topic<u64> = Topic::new("self/shared");
 const ECHOES: Topic<u64> = Topic::new("self/echoes");
 const CHOSEN: Topic<u64> = Topic::new("self/chosen");
+const CREW: Topic<u64> = Topic::new("self/crew");
 
 type Refused = (u64, CallChain);
 
@@ -380,5 +385,86 @@ fn an_item_that_panics_is_no_failure_of_the_publisher_that_waited_for_its_room()
     on_both_runtimes(|| async {
         let silo = builder().host::<Fragile>().start().unwrap();
         soon(silo.grid().actor::<Fragile>("a").talk()).await.unwrap();
+    });
+}
+
+/// One of two workers; notes which of them has handled what.
+#[derive(Actor)]
+#[actor(name = "self.hand", factory, workers(max = 2))]
+struct Hand {
+    number: u32,
+    handled: Arc<Mutex<Vec<(u32, u64)>>>,
+}
+
+#[methods]
+impl Hand {
+    #[on_stream(CREW, buffer = 2)]
+    async fn item(&mut self, n: u64) {
+        self.handled.lock().unwrap().push((self.number, n));
+    }
+
+    pub async fn hold(&mut self, started: Arc<Gate>, gate: Arc<Gate>) {
+        started.open();
+        gate.passed().await;
+    }
+
+    pub async fn pass(&mut self) {}
+
+    /// Leaves `calls` in the mailboxes and publishes three items; lets the other worker go if the third has to wait.
+    /// Gives this worker's number, and the item that was refused.
+    pub async fn talk(&mut self, cx: &Cx, calls: u32, other: Arc<Gate>) -> (u32, Option<u64>) {
+        let grid = cx.grid();
+        for _ in 0..calls {
+            grid.actor::<Hand>("a").pass().tell().unwrap();
+        }
+        for n in 0..3 {
+            let topic = grid.topic(&CREW);
+            let mut publication = pin!(topic.publish("a", n).into_future());
+            let published = match poll_fn(|cx| Poll::Ready(publication.as_mut().poll(cx))).await {
+                Poll::Ready(published) => published,
+                Poll::Pending => {
+                    other.open();
+                    publication.await
+                }
+            };
+            match published {
+                Ok(_) => {}
+                Err(PublishError::Deadlock { .. }) => return (self.number, Some(n)),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        (self.number, None)
+    }
+}
+
+#[test]
+fn a_worker_is_refused_only_where_it_is_itself_the_one_that_would_take_its_items() {
+    on_both_runtimes(|| async {
+        let mut waited = 0;
+        // Calls that wait elsewhere decide which worker gets the items.
+        for calls in 0..8 {
+            let (made, handled) = (AtomicU32::new(0), Arc::<Mutex<Vec<_>>>::default());
+            let theirs = handled.clone();
+            let hand = move |_: &Key| {
+                Ok(Hand { number: made.fetch_add(1, Ordering::Relaxed), handled: theirs.clone() })
+            };
+            let silo = builder().host_with(hand).start().unwrap();
+            let (started, gate) = (Gate::new(), Gate::new());
+            silo.grid().actor::<Hand>("a").hold(started.clone(), gate.clone()).tell().unwrap();
+            started.passed().await;
+            let hand = silo.grid().actor::<Hand>("a");
+            let (number, refused) = soon(hand.talk(calls, gate.clone())).await.unwrap();
+            waited += u32::from(refused.is_none());
+            let count = refused.unwrap_or(3);
+            // The other worker is still held if an item was refused.
+            until(|| handled.lock().unwrap().len() as u64 == count).await;
+            let handled = handled.lock().unwrap().clone();
+            assert!(handled.iter().map(|(_, n)| *n).eq(0..count), "{handled:?}");
+            if refused.is_some() {
+                assert!(handled.iter().all(|(by, _)| *by == number), "{number}: {handled:?}");
+            }
+            gate.open();
+        }
+        assert!((1..8).contains(&waited), "{waited}: the items went to each worker at times");
     });
 }

@@ -67,6 +67,8 @@ struct Inner<T> {
     reached: bool,
     /// Somebody is on the way to take items out, so a new one needs to call nobody.
     coming: bool,
+    /// The slot that has it in its mailbox, once it has been sent there.
+    coming_to: Option<usize>,
     /// The turn that takes items out now. There is one at a time, so that items keep their order.
     served_by: Option<usize>,
     /// Nobody will take items out any more.
@@ -115,6 +117,7 @@ impl<T> Buffer<T> {
             capacity,
             reached: false,
             coming: false,
+            coming_to: None,
             served_by: None,
             closed: false,
             used: false,
@@ -291,7 +294,10 @@ impl<T> Buffer<T> {
     /// the other one sees to what is left.
     pub(crate) fn begin_serving(&self, turn: usize, came: bool) -> bool {
         let mut inner = self.inner.lock();
-        inner.coming &= !came;
+        if came {
+            inner.coming = false;
+            inner.coming_to = None;
+        }
         let begins = inner.served_by.is_none();
         if begins {
             inner.served_by = Some(turn);
@@ -306,9 +312,22 @@ impl<T> Buffer<T> {
         let attend = !inner.items.is_empty() && !inner.coming;
         inner.coming |= attend;
         drop(inner);
-        // A publisher may have to see to the next turn itself.
-        self.tell_waiters();
+        // A publisher may have to see to the next turn itself; it can tell once it knows where that is sent.
+        if !attend {
+            self.tell_waiters();
+        }
         attend
+    }
+
+    /// Whoever is on the way is sent to this slot now.
+    pub(crate) fn comes_to(&self, slot: usize) {
+        self.inner.lock().coming_to = Some(slot);
+        self.tell_waiters();
+    }
+
+    /// The slot that whoever is on the way has been sent to.
+    pub(crate) fn coming_to(&self) -> Option<usize> {
+        self.inner.lock().coming_to
     }
 
     /// The turn that takes items out now.
@@ -320,6 +339,7 @@ impl<T> Buffer<T> {
     pub(crate) fn take_all(&self) -> VecDeque<T> {
         let mut inner = self.inner.lock();
         inner.coming = false;
+        inner.coming_to = None;
         let all = std::mem::take(&mut inner.items);
         drop(inner);
         self.tell_waiters();

@@ -361,7 +361,11 @@ impl<A: Actor, T: Send + 'static, P: Shape<A, T>> ActorBuffer<A, T, P> {
         Err(failure)
     }
 
-    /// The actor's place, while there is one.
+    fn actor_id(&self) -> ActorId {
+        ActorId { actor_type: A::SPEC.name, key: self.key.clone() }
+    }
+
+    /// The actor's place, while there is one; of stateless workers, that of any of them.
     fn slot(&self) -> Option<Arc<Slot<A>>> {
         match &self.only {
             None => Some(self.host.upgrade()?.slot(self.key.as_str())),
@@ -389,21 +393,23 @@ impl<A: Actor, T: Send + 'static, P: Shape<A, T>> ActorBuffer<A, T, P> {
     /// `Deadlock`, where the chain lets nothing run on the actor, or is just handling an item out of this buffer: its
     /// items are handled one after another.
     fn call_back(self: &Arc<Self>) -> Result<Option<Waiting>, Failure> {
-        let Some(slot) = self.slot() else { return Ok(None) };
-        let (actor, server) = (slot.actor_id(), self.buffer.served_by());
-        let (mut holds, mut serves) = (false, false);
+        // Of stateless workers, only the one that has the message in its mailbox matters. While it is being sent, this
+        // publisher waits, and hears of where.
+        let (server, place) = (self.buffer.served_by(), self.buffer.coming_to());
+        let (mut held, mut serves) = (None, false);
         TaskRef::walk_current(&mut |ancestor, here| {
-            holds |= here.id() == actor;
             serves |= Some(ancestor.turn) == server;
+            if held.is_none() && Some(ancestor.slot) == place {
+                held = Some(here.shared());
+            }
             !serves
         });
         if serves {
-            return Err(waits_for_itself(&slot));
+            return Err(waits_for_itself(self.actor_id()));
         }
         // Whoever takes items out now makes room, or tells when it has ended.
-        if !holds || server.is_some() {
-            return Ok(None);
-        }
+        let (None, Some(held)) = (server, held) else { return Ok(None) };
+        let Ok(slot) = held.into_any().downcast::<Slot<A>>() else { return Ok(None) };
         let delivery = Delivery { buffer: self.clone(), slot: slot.clone(), came: false };
         let (turn, ticket) = block::queued(&slot, delivery, Request::default());
         slot.submit(turn).map_err(|blocked| blocked.into_failure(&slot))?;
@@ -411,6 +417,7 @@ impl<A: Actor, T: Send + 'static, P: Shape<A, T>> ActorBuffer<A, T, P> {
     }
 
     pub(super) fn send(self: &Arc<Self>, slot: &Arc<Slot<A>>) {
+        self.buffer.comes_to(Arc::as_ptr(slot).addr());
         let delivery = Delivery { buffer: self.clone(), slot: slot.clone(), came: true };
         match slot.submit(unwatched(slot, delivery, Request::default())) {
             Ok(()) => {}

@@ -306,7 +306,7 @@ pub(super) fn wait_for_room<A: Actor>(
             Ok(()) => Some(Ok(())),
             Err(Blocked::Failed(failure)) => Some(Err(failure)),
             Err(Blocked::Full(_)) if own_chain_keeps_from_mailbox(&slot) => {
-                Some(Err(waits_for_itself(&slot)))
+                Some(Err(waits_for_itself(slot.actor_id())))
             }
             Err(Blocked::Full(back)) => {
                 turn = Some(back);
@@ -333,11 +333,11 @@ fn own_chain_keeps_from_mailbox<A: Actor>(slot: &Arc<Slot<A>>) -> bool {
 }
 
 /// What a publisher hears that waits for its own chain to make room.
-pub(super) fn waits_for_itself<A: Actor>(slot: &Slot<A>) -> Failure {
+pub(super) fn waits_for_itself(actor: ActorId) -> Failure {
     let mut names = Vec::new();
     TaskRef::walk_current(&mut |_, slot| {
         names.push(slot.id());
         true
     });
-    CallError::Deadlock(chain::describe(names, slot.actor_id()))
+    CallError::Deadlock(chain::describe(names, actor))
 }
