@@ -51,28 +51,37 @@ impl Errors {
             sqlx::Error::Tls(cause) => return self.unavailable(&format!("TLS: {cause}")),
             other => return StoreError::Unexpected { store, cause: other.to_string().into() },
         };
-        let cause: Box<str> = database.message().into();
         let severity = database.try_downcast_ref::<PgDatabaseError>().map(PgDatabaseError::severity);
-        let is_end = matches!(severity, Some(PgSeverity::Panic | PgSeverity::Fatal));
-        match database.code().as_deref().unwrap_or("") {
+        let ends = matches!(severity, Some(PgSeverity::Panic | PgSeverity::Fatal));
+        self.server_error(database.code().as_deref().unwrap_or(""), ends, database.message(), stage)
+    }
+
+    /// What a code means; `ends` if the server, or at least the session, ends over it.
+    fn server_error(&self, code: &str, ends: bool, message: &str, stage: Stage) -> StoreError {
+        let store = self.store.clone();
+        let cause: Box<str> = message.into();
+        match code {
             // read_only_sql_transaction
             "25006" => StoreError::ReadOnly { store, cause },
             // disk_full, out_of_memory. If the server ends over it, what was sent may be in all the same.
-            "53100" | "53200" if is_end => self.lost(stage, &cause),
+            "53100" | "53200" if ends => self.lost(stage, &cause),
             "53100" | "53200" => StoreError::Full { store, cause },
             // invalid_authorization_specification, invalid_password, invalid_catalog_name, insufficient_privilege
             "28000" | "28P01" | "3D000" | "42501" => StoreError::Denied { store, cause },
-            // data_corrupted, index_corrupted
+            // data_corrupted, index_corrupted: what was sent may be in if the server ends over it.
+            "XX001" | "XX002" if ends && stage == Stage::Sent => self.lost(stage, &cause),
             "XX001" | "XX002" => StoreError::Corrupt { store, cause },
-            // query_canceled (statement_timeout), lock_not_available, serialization_failure, deadlock_detected: the
-            // server says that it has undone the transaction.
-            "57014" | "55P03" | "40001" | "40P01" => StoreError::Unavailable { store, cause },
+            // query_canceled (statement_timeout), lock_not_available, serialization_failure, deadlock_detected,
+            // idle_in_transaction_session_timeout: the server says that it has undone the transaction.
+            "57014" | "55P03" | "40001" | "40P01" | "25P03" => StoreError::Unavailable { store, cause },
             // statement_completion_unknown
             "40003" => StoreError::Unknown { store, cause },
             // Connection exceptions, insufficient resources, operator intervention (shutdown), system errors.
             code if ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class)) => {
                 self.lost(stage, &cause)
             }
+            // A server may panic after it has written that a transaction is committed.
+            _ if ends => self.lost(stage, &cause),
             _ => StoreError::Unexpected { store, cause },
         }
     }
@@ -100,6 +109,47 @@ impl Errors {
                 cause: "its tables are those of another version of Quark".into(),
             },
             other => StoreError::Unexpected { store: self.store.clone(), cause: other.to_string().into() },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(code: &str, ends: bool, stage: Stage) -> StoreError {
+        Errors { store: "postgres".into() }.server_error(code, ends, "as if it were so", stage)
+    }
+
+    /// internal_error, out_of_memory, data_corrupted, admin_shutdown, and one that nobody expects.
+    const ENDS: [&str; 5] = ["XX000", "53200", "XX001", "57P01", "22021"];
+
+    #[test]
+    fn what_was_sent_to_a_server_that_ends_over_it_may_be_in() {
+        for code in ENDS {
+            let error = error(code, true, Stage::Sent);
+            assert!(matches!(error, StoreError::Unknown { .. }), "{code}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_in_if_the_server_ends_before_it_was_sent() {
+        for code in ENDS {
+            let error = error(code, true, Stage::Before);
+            assert!(
+                matches!(error, StoreError::Unavailable { .. } | StoreError::Corrupt { .. }),
+                "{code}: {error:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_transaction_that_the_server_has_undone_may_be_tried_again() {
+        for code in ["25P03", "40001", "40P01", "55P03", "57014"] {
+            for ends in [false, true] {
+                let error = error(code, ends, Stage::Sent);
+                assert!(matches!(error, StoreError::Unavailable { .. }), "{code}: {error:?}");
+            }
         }
     }
 }
