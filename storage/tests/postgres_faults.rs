@@ -397,6 +397,32 @@ async fn a_row_that_somebody_keeps_locked_fails_its_own_actor_only() {
 }
 
 #[tokio::test]
+async fn actors_that_another_silo_keeps_half_made_keep_back_no_others() {
+    let database = Database::new().await;
+    // One task writes, so that all go into few batches.
+    let store = open(&database.url("&pool=2&timeout_ms=10000")).await;
+    let mut other = connect(&database).await;
+    let make = "BEGIN; INSERT INTO quark_actor SELECT 't', 'made ' || i, 9, 9 FROM generate_series(1, 3) i";
+    execute(&mut other, make).await;
+    let commit = |key: String| {
+        let (store, commit) = (store.clone(), event(&key, 1));
+        tokio::spawn(async move { store.actors.commit(&commit).await })
+    };
+    let half_made: Vec<_> = (1..=3).map(|index| commit(format!("made {index}"))).collect();
+    let innocent: Vec<_> = (0..10).map(|index| commit(index.to_string())).collect();
+    for commit in innocent {
+        commit.await.unwrap().expect("nobody else has this actor");
+    }
+    // Also what comes once they are held.
+    commit("late".into()).await.unwrap().expect("nobody else has this actor");
+    assert!(half_made.iter().all(|commit| !commit.is_finished()), "they wait for the other silo");
+    execute(&mut other, "ROLLBACK").await;
+    for commit in half_made {
+        commit.await.unwrap().expect("it goes through when the other silo gives up");
+    }
+}
+
+#[tokio::test]
 async fn a_table_that_somebody_locks_ends_in_errors_and_is_used_again() {
     let database = Database::new().await;
     let store = open(&database.url("&pool=2&timeout_ms=1000")).await;

@@ -8,11 +8,17 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 
 use super::columns::{Values, addresses, etag};
+use super::error::is_locked;
 use crate::batch::{ActorRow, Answers, Questions, SlotRow, Writes};
 use crate::fence::Last;
 use crate::known::Known;
 use crate::sql::{int, time, unsigned};
 
+const INSERT_ACTORS: &str = "INSERT INTO quark_actor (actor_type, actor_key, epoch, sequence) \
+     SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) ON CONFLICT DO NOTHING";
+/// A try waits as short as can be: many of them may come one after the other.
+const TRY: &str = "SAVEPOINT try; SET LOCAL lock_timeout = '1ms'";
+const UNDO_TRY: &str = "ROLLBACK TO SAVEPOINT try; RELEASE SAVEPOINT try";
 const INSERT_STATES: &str = "INSERT INTO quark_state \
      (actor_type, actor_key, name, epoch, sequence, format, version, value_text, value) \
      SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::bigint[], $5::bigint[], \
@@ -39,17 +45,29 @@ pub(super) enum Outcome {
     Locked,
 }
 
+/// How much is taken for granted before a batch is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Caution {
+    /// That actors stand as they are remembered, and that nobody else is making those that are not there.
+    Hopeful,
+    /// Nothing: somebody else had a lock. It is looked which rows are locked and which are in the making.
+    Careful,
+}
+
 /// Decides the commits and writes those that go through, within the open transaction. What is learned holds once it is
 /// committed.
 pub(super) async fn run(
     connection: &mut PgConnection,
     commits: &[&Commit],
+    caution: Caution,
     known: &mut Known,
     store: &Arc<str>,
 ) -> Result<Batch, sqlx::Error> {
     let mut questions = Questions::of(commits.iter().copied());
     let mut answers = Answers::none(&questions);
-    if let Some((results, writes)) = foresee(&questions, &mut answers, commits, known, store) {
+    if caution == Caution::Hopeful
+        && let Some((results, writes)) = foresee(&questions, &mut answers, commits, known, store)
+    {
         known.learn(&questions, &answers);
         return Ok(match write(connection, &writes).await? {
             true => Batch::Written(results.into_iter().map(Outcome::Done).collect()),
@@ -57,7 +75,14 @@ pub(super) async fn run(
         });
     }
     answers = Answers::none(&questions);
-    let locked = lock(connection, &questions, &mut answers).await?;
+    let mut locked = lock(connection, &questions, &mut answers).await?;
+    if caution == Caution::Careful {
+        let is_new =
+            |(actor, last): (&&'_ Address, &Option<Last>)| last.is_none() && !locked.contains(*actor);
+        let pairs = questions.actors.iter().zip(&answers.actors);
+        let new: Vec<&Address> = pairs.filter(|pair| is_new(*pair)).map(|(actor, _)| *actor).collect();
+        locked.extend(in_the_making(connection, new).await?);
+    }
     if locked.is_empty() {
         let results = decide(connection, commits, &questions, answers, known, store).await?;
         return Ok(results.map_or(Batch::Again, |results| {
@@ -139,6 +164,40 @@ async fn lock<'a>(
     );
     let rows = rows.bind(types).bind(keys).fetch_all(connection).await?;
     Ok(rows.iter().filter_map(|row| missing.get(place(row)).copied()).collect())
+}
+
+/// Which of these actors, that have no row, somebody else is making a row for.
+///
+/// There is no way to ask but to try. All are tried at once, and where that waits, each half by itself; then everything is
+/// as it was.
+async fn in_the_making<'a>(
+    connection: &mut PgConnection,
+    mut new: Vec<&'a Address>,
+) -> Result<Vec<&'a Address>, sqlx::Error> {
+    // In the order of the keys, so that two batches never wait for each other in a circle.
+    new.sort();
+    let mut parts = vec![new.as_slice()];
+    let mut found = Vec::new();
+    while let Some(part) = parts.pop() {
+        if part.is_empty() {
+            continue;
+        }
+        sqlx::raw_sql(TRY).execute(&mut *connection).await?;
+        let (types, keys) = addresses(part.iter().copied());
+        let nought = vec![0_i64; part.len()];
+        let query = sqlx::query(INSERT_ACTORS).bind(types).bind(keys).bind(&nought).bind(&nought);
+        match query.execute(&mut *connection).await {
+            Ok(_) => (),
+            Err(error) if is_locked(&error) && part.len() == 1 => found.push(part[0]),
+            Err(error) if is_locked(&error) => {
+                let (first, second) = part.split_at(part.len() / 2);
+                parts.extend([second, first]);
+            }
+            Err(error) => return Err(error),
+        }
+        sqlx::raw_sql(UNDO_TRY).execute(&mut *connection).await?;
+    }
+    Ok(found)
 }
 
 /// Asks for what is not known, decides, and writes. `None` if somebody else was in between.
@@ -275,12 +334,8 @@ async fn write_actors(connection: &mut PgConnection, writes: &Writes<'_>) -> Res
         new.sort_by_key(|row| row.actor);
         let (types, keys) = addresses(new.iter().map(|row| row.actor));
         let (epochs, sequences) = arrays(&new);
-        let query = sqlx::query(
-            "INSERT INTO quark_actor (actor_type, actor_key, epoch, sequence) \
-             SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[]) ON CONFLICT DO NOTHING",
-        );
-        let done =
-            query.bind(types).bind(keys).bind(epochs).bind(sequences).execute(&mut *connection).await?;
+        let query = sqlx::query(INSERT_ACTORS).bind(types).bind(keys).bind(epochs).bind(sequences);
+        let done = query.execute(&mut *connection).await?;
         return Ok(done.rows_affected() == new.len() as u64);
     }
     Ok(true)

@@ -12,7 +12,7 @@ use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout};
 
 use super::ACQUIRE_MAX;
-use super::commits::{self, Batch, Outcome};
+use super::commits::{self, Batch, Caution, Outcome};
 use super::error::{Errors, Stage, is_locked};
 use super::lease::Lease;
 use super::settings::PostgresSettings;
@@ -83,8 +83,8 @@ impl Session {
 
     /// Writes commits and says what became of each. If they fail as a whole for something that may be one commit's
     /// fault, each is tried by itself once.
-    pub(super) async fn write(&mut self, commits: &[&Commit]) -> Vec<Outcome> {
-        match self.transaction(commits).await {
+    pub(super) async fn write(&mut self, commits: &[&Commit], caution: Caution) -> Vec<Outcome> {
+        match self.transaction(commits, caution).await {
             Ok(outcomes) => outcomes,
             Err(failure) if commits.len() > 1 && failure.is_of_one() => self.write_each(commits).await,
             Err(failure) => commits.iter().map(|_| failure.outcome()).collect(),
@@ -102,7 +102,7 @@ impl Session {
             } else if Instant::now() > end {
                 Outcome::Done(Err(self.errors.unavailable("no answer in time")))
             } else {
-                match self.transaction(&[commit]).await {
+                match self.transaction(&[commit], Caution::Hopeful).await {
                     Ok(alone) => alone.into_iter().next().unwrap_or(Outcome::Done(Ok(()))),
                     Err(failure) => failure.outcome(),
                 }
@@ -120,10 +120,14 @@ impl Session {
     }
 
     /// Writes all of it and gives each commit's outcome; or writes nothing, as far as the error says so.
-    async fn transaction(&mut self, commits: &[&Commit]) -> Result<Vec<Outcome>, Failure> {
-        for attempt in 0..ATTEMPTS_MAX {
+    async fn transaction(
+        &mut self,
+        commits: &[&Commit],
+        mut caution: Caution,
+    ) -> Result<Vec<Outcome>, Failure> {
+        for _ in 0..ATTEMPTS_MAX {
             let mut connection = self.begin().await?;
-            let batch = self.within(&mut connection, commits).await;
+            let batch = self.within(&mut connection, commits, caution).await;
             if let Ok(Batch::Written(outcomes)) = batch {
                 self.commit(connection).await?;
                 return Ok(outcomes);
@@ -132,8 +136,10 @@ impl Session {
             match batch {
                 // The server may have become another one by the time that it takes writes.
                 Err(failure @ Failure::Error(StoreError::ReadOnly { .. })) => return Err(failure),
-                // What was known let it go on without looking which rows are locked. Now that nothing is, it looks.
-                Err(Failure::Locked) if attempt == 0 => self.roll_back(connection).await,
+                Err(Failure::Locked) if caution == Caution::Hopeful => {
+                    caution = Caution::Careful;
+                    self.roll_back(connection).await;
+                }
                 Err(failure) => {
                     self.roll_back(connection).await;
                     return Err(failure);
@@ -162,8 +168,13 @@ impl Session {
         self.told(result, Stage::Before)
     }
 
-    async fn within(&mut self, connection: &mut PgConnection, commits: &[&Commit]) -> Result<Batch, Failure> {
-        let run = commits::run(connection, commits, &mut self.known, &self.errors.store);
+    async fn within(
+        &mut self,
+        connection: &mut PgConnection,
+        commits: &[&Commit],
+        caution: Caution,
+    ) -> Result<Batch, Failure> {
+        let run = commits::run(connection, commits, caution, &mut self.known, &self.errors.store);
         let result = timeout(self.answer_max, run).await;
         self.told(result, Stage::Before)
     }

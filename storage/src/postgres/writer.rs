@@ -15,7 +15,7 @@ use sqlx::PgPool;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::commits::Outcome;
+use super::commits::{Caution, Outcome};
 use super::error::{Errors, Stage};
 use super::session::Session;
 use super::settings::PostgresSettings;
@@ -102,7 +102,7 @@ impl Batches {
             self.write(batch).await;
             if !self.held.is_empty() && self.next_try <= Instant::now() {
                 let held = std::mem::take(&mut self.held);
-                self.settle(held).await;
+                self.settle(held, Caution::Careful).await;
                 self.next_try = Instant::now() + HELD_PAUSE;
             }
         }
@@ -146,16 +146,16 @@ impl Batches {
             self.held.extend(behind.into_iter().map(|job| (job, until)));
             batch = free;
         }
-        self.settle(batch.into_iter().map(|job| (job, until)).collect()).await;
+        self.settle(batch.into_iter().map(|job| (job, until)).collect(), Caution::Hopeful).await;
     }
 
     /// Writes commits and answers them; those of locked actors are held, unless their time is over.
-    async fn settle(&mut self, batch: Vec<(Job, Instant)>) {
+    async fn settle(&mut self, batch: Vec<(Job, Instant)>, caution: Caution) {
         if batch.is_empty() {
             return;
         }
         let commits: Vec<&Commit> = batch.iter().map(|(job, _)| &job.commit).collect();
-        let outcomes = self.session.write(&commits).await;
+        let outcomes = self.session.write(&commits, caution).await;
         if self.held.is_empty() {
             self.next_try = Instant::now() + HELD_PAUSE;
         }
