@@ -1,9 +1,7 @@
 //! What the SQL stores have in common: numbers and values as columns, and the largest value.
 
 use quark_base::{ByteSize, Timestamp};
-use quark_runtime::store::{
-    Commit, DuePlace, Encoded, LastDue, OutboxPage, OutboxPlace, PendingMessage, StoreError,
-};
+use quark_runtime::store::{Commit, DuePlace, Encoded, LastDue, StoreError};
 
 /// The largest value that the SQL stores take. Both databases hold a gigabyte; several copies of a value are in memory
 /// while it is written, and one of this size already takes a large part of a second.
@@ -57,18 +55,6 @@ impl<'a> Last<'a> {
             }
         }
     }
-}
-
-/// The last message before a place in the outbox, as a column. They are numbered from one.
-pub(crate) fn outbox_after(place: &OutboxPlace) -> i64 {
-    place.0.first().copied().map_or(0, int)
-}
-
-/// The page of so many messages at most, with their numbers.
-pub(crate) fn outbox_page(after: &OutboxPlace, limit: usize, rows: Vec<(i64, PendingMessage)>) -> OutboxPage {
-    let next = rows.last().map_or_else(|| after.clone(), |(last, _)| OutboxPlace([unsigned(*last)].into()));
-    let is_last = rows.len() < limit;
-    OutboxPage { messages: rows.into_iter().map(|(_, message)| message).collect(), next, is_last }
 }
 
 /// A number of rows as a column.

@@ -27,6 +27,14 @@ fn event(key: &str, sequence: u64) -> Commit {
     commit
 }
 
+/// An actor's first commit, with a message.
+fn send(key: &str) -> Commit {
+    let mut commit = event(key, 1);
+    let body = Encoded { format: "json".into(), version: 1, bytes: b"[]".to_vec() };
+    commit.outbox.push(OutboxMessage { to: Address::new("t", "to"), method: "m".into(), body });
+    commit
+}
+
 async fn events(store: &Store, key: &str) -> usize {
     store.actors.events(&Address::new("t", key), "j", 0, 1000).await.expect("events can be read").len()
 }
@@ -478,12 +486,6 @@ async fn a_feed_shows_nothing_behind_which_an_older_transaction_may_still_commit
 async fn a_place_in_the_outbox_passes_no_message_that_an_older_transaction_may_still_commit() {
     let database = Database::new().await;
     let store = open(&database.url("")).await;
-    let send = |key: &str| {
-        let mut commit = event(key, 1);
-        let body = Encoded { format: "json".into(), version: 1, bytes: b"[]".to_vec() };
-        commit.outbox.push(OutboxMessage { to: Address::new("t", "to"), method: "m".into(), body });
-        commit
-    };
     store.actors.commit(&send("a")).await.unwrap();
     let mut older = connect(&database).await;
     execute(&mut older, "BEGIN; SELECT pg_current_xact_id()").await;
@@ -496,6 +498,62 @@ async fn a_place_in_the_outbox_passes_no_message_that_an_older_transaction_may_s
     execute(&mut older, "COMMIT").await;
     // Others that share the server may hold it up for a moment too.
     while store.actors.outbox(&page.next, 10).await.unwrap().messages.is_empty() {}
+}
+
+/// Makes a message as another silo does, within the transaction that is open.
+async fn send_within(connection: &mut PgConnection, key: &str) {
+    let insert = "INSERT INTO quark_outbox (era, actor_type, actor_key, epoch, sequence, message_index, time, to_type, \
+                  to_key, method, format, version, value_text) \
+                  SELECT max(began), 't', $1, 1, 1, 0, 0, 't', 'to', 'm', 'json', 1, '[]' FROM quark_era";
+    sqlx::query(insert).bind(key).execute(connection).await.expect("a message");
+}
+
+/// Whose messages come after a place, up to that of `last`.
+async fn senders(store: &Store, mut place: OutboxPlace, last: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    while found.last().is_none_or(|key| key != last) {
+        let page = store.actors.outbox(&place, 10).await.unwrap();
+        found.extend(page.messages.iter().map(|message| message.id.from.key.to_string()));
+        place = page.next;
+    }
+    found
+}
+
+#[tokio::test]
+async fn a_place_in_the_outbox_passes_no_message_of_a_younger_transaction_with_a_smaller_number() {
+    let database = Database::new().await;
+    let store = open(&database.url("")).await;
+    let start = store.actors.outbox(&OutboxPlace::default(), 10).await.unwrap().next;
+    let (mut older, mut younger) = (connect(&database).await, connect(&database).await);
+    execute(&mut older, "BEGIN; SELECT pg_current_xact_id()").await;
+    execute(&mut younger, "BEGIN; SELECT pg_current_xact_id()").await;
+    send_within(&mut younger, "younger").await;
+    send_within(&mut older, "older").await;
+    execute(&mut older, "COMMIT").await;
+    let mut page = store.actors.outbox(&start, 10).await.unwrap();
+    // Others that share the server may hold it up for a moment.
+    while page.messages.is_empty() {
+        page = store.actors.outbox(&page.next, 10).await.unwrap();
+    }
+    assert_eq!(page.messages[0].id.from, Address::new("t", "older"));
+    execute(&mut younger, "COMMIT").await;
+    store.actors.commit(&send("last")).await.unwrap();
+    assert_eq!(senders(&store, page.next, "last").await, ["younger", "last"]);
+}
+
+#[tokio::test]
+async fn what_is_first_shown_early_is_not_shown_again_and_passes_no_message_of_an_older_transaction() {
+    let database = Database::new().await;
+    let store = open(&database.url("")).await;
+    let mut older = connect(&database).await;
+    execute(&mut older, "BEGIN").await;
+    send_within(&mut older, "older").await;
+    store.actors.commit(&send("early")).await.unwrap();
+    let page = store.actors.outbox(&OutboxPlace::default(), 10).await.unwrap();
+    assert_eq!(page.messages[0].id.from, Address::new("t", "early"));
+    execute(&mut older, "COMMIT").await;
+    store.actors.commit(&send("last")).await.unwrap();
+    assert_eq!(senders(&store, page.next, "last").await, ["older", "last"]);
 }
 
 #[tokio::test]

@@ -71,6 +71,10 @@ CREATE TABLE quark_event (
 CREATE INDEX quark_event_feed ON quark_event (actor_type, journal, era, txid, position);
 
 CREATE TABLE quark_outbox (
+    -- The place is (era, txid, position), as in quark_event. An actor's next message is sent once the one before it is in,
+    -- so its transaction is never older.
+    era           bigint  NOT NULL,
+    txid          bigint  NOT NULL DEFAULT (pg_current_xact_id()::text::bigint),
     position      bigint  GENERATED ALWAYS AS IDENTITY,
     actor_type    text    COLLATE "C" NOT NULL,
     actor_key     text    COLLATE "C" NOT NULL,
@@ -88,7 +92,7 @@ CREATE TABLE quark_outbox (
     PRIMARY KEY (actor_type, actor_key, epoch, sequence, message_index)
 );
 
-CREATE UNIQUE INDEX quark_outbox_position ON quark_outbox (position);
+CREATE UNIQUE INDEX quark_outbox_place ON quark_outbox (era, txid, position);
 
 CREATE TABLE quark_inbox (
     actor_type text   COLLATE "C" NOT NULL,

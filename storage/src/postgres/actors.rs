@@ -14,18 +14,24 @@ use sqlx::{PgConnection, Row as _};
 
 use super::Shared;
 use super::columns::{actor, addresses, etag, value};
-use crate::sql::{check_sizes, int, limit, outbox_after, outbox_page, time, timestamp, unsigned};
+use crate::sql::{check_sizes, int, limit, time, timestamp, unsigned};
 
 /// Inbox entries that are forgotten in one step, so that none takes long.
 const FORGET_MAX: i64 = 1000;
 
 pub(super) struct Actors(pub(super) Arc<Shared>);
 
+/// Messages with their places; and whether no transaction is open that may still commit before them, which is true of a
+/// beginning of the order.
 const OUTBOX: &str = "SELECT actor_type, actor_key, epoch, sequence, message_index, time, to_type, to_key, method, \
-     format, version, value_text, value, position FROM quark_outbox WHERE position > $1 ORDER BY position LIMIT $2";
+     format, version, value_text, value, era, txid, position, (era, txid) < ((SELECT max(began) FROM quark_era), \
+     pg_snapshot_xmin(pg_current_snapshot())::text::bigint) FROM quark_outbox ORDER BY era, txid, position LIMIT $1";
+/// Those of a beginning of the order, from a place on.
 const OUTBOX_AFTER: &str = "SELECT actor_type, actor_key, epoch, sequence, message_index, time, to_type, to_key, \
-     method, format, version, value_text, value, position FROM quark_outbox WHERE position > $1 \
-     AND age(xmin) > age(pg_snapshot_xmin(pg_current_snapshot())::xid) ORDER BY position LIMIT $2";
+     method, format, version, value_text, value, era, txid, position, true FROM quark_outbox \
+     WHERE (era, txid, position) > ($2, $3, $4) AND (era, txid) < ((SELECT max(began) FROM quark_era), \
+     pg_snapshot_xmin(pg_current_snapshot())::text::bigint) AND position <> ALL ($5) \
+     ORDER BY era, txid, position LIMIT $1";
 
 impl Actors {
     /// All of it in one statement, which sees one state of the database.
@@ -109,17 +115,31 @@ impl Actors {
         })
     }
 
-    /// From the beginning all that can be seen. From a place on, nothing that was written since the oldest transaction
-    /// that is open began: that one may have a smaller number, which would be left out for ever.
+    /// From the beginning all that can be seen. From a place on nothing before which an open transaction may still commit:
+    /// see the table's comment.
     async fn outbox(
         connection: &mut PgConnection,
         after: &OutboxPlace,
         rows: usize,
     ) -> Result<OutboxPage, sqlx::Error> {
-        let query = sqlx::query(if after.0.is_empty() { OUTBOX } else { OUTBOX_AFTER });
-        let found = query.bind(outbox_after(after)).bind(limit(rows)).fetch_all(connection).await?;
-        let found = found.iter().map(|row| (row.get("position"), pending_message(row))).collect();
-        Ok(outbox_page(after, rows, found))
+        let OnTheWay { mut last, mut shown } = OnTheWay::of(after);
+        let found = if after.0.is_empty() {
+            sqlx::query(OUTBOX).bind(limit(rows)).fetch_all(connection).await?
+        } else {
+            let query = sqlx::query(OUTBOX_AFTER).bind(limit(rows)).bind(last.0).bind(last.1).bind(last.2);
+            query.bind(&shown).fetch_all(connection).await?
+        };
+        for row in &found {
+            match row.get(16) {
+                true => last = (row.get(13), row.get(14), row.get(15)),
+                false => shown.push(row.get(15)),
+            }
+        }
+        Ok(OutboxPage {
+            messages: found.iter().map(pending_message).collect(),
+            next: OnTheWay { last, shown }.place(),
+            is_last: found.len() < rows,
+        })
     }
 
     async fn relayed(connection: &mut PgConnection, messages: &[OutboxId]) -> Result<(), sqlx::Error> {
@@ -131,11 +151,11 @@ impl Actors {
         let sequences: Vec<i64> = messages.iter().map(|id| int(id.commit.sequence)).collect();
         let indices: Vec<i64> = messages.iter().map(|id| i64::from(id.index)).collect();
         let query = sqlx::query(
-            "WITH gone AS MATERIALIZED (SELECT o.position \
+            "WITH gone AS MATERIALIZED (SELECT o.era, o.txid, o.position \
              FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[]) AS w (t, k, e, s, m) \
              JOIN quark_outbox o ON o.actor_type = w.t AND o.actor_key = w.k AND o.epoch = w.e AND o.sequence = w.s \
              AND o.message_index = w.m ORDER BY o.position FOR UPDATE OF o) \
-             DELETE FROM quark_outbox WHERE position IN (SELECT position FROM gone)",
+             DELETE FROM quark_outbox WHERE (era, txid, position) IN (SELECT era, txid, position FROM gone)",
         );
         let query = query.bind(types).bind(keys).bind(epochs).bind(sequences).bind(indices);
         query.execute(connection).await.map(drop)
@@ -193,8 +213,29 @@ fn pending_message(row: &PgRow) -> PendingMessage {
     }
 }
 
-/// A place in a feed: era, transaction, position.
+/// A place in a feed, or among messages: era, transaction, position.
 type Place = (i64, i64, i64);
+
+/// How far somebody has come who reads outboxes page by page.
+struct OnTheWay {
+    /// The last message that nothing can come before any more; an [`OutboxPlace`] begins with its three numbers.
+    last: Place,
+    /// Those of the first page behind it, by position: they are not shown again. Then come their numbers.
+    shown: Vec<i64>,
+}
+
+impl OnTheWay {
+    fn of(place: &OutboxPlace) -> Self {
+        let mut numbers = place.0.iter().copied().map(int);
+        let mut next = || numbers.next().unwrap_or(0);
+        Self { last: (next(), next(), next()), shown: numbers.collect() }
+    }
+
+    fn place(&self) -> OutboxPlace {
+        let (era, txid, position) = self.last;
+        OutboxPlace([era, txid, position].iter().chain(&self.shown).copied().map(unsigned).collect())
+    }
+}
 
 /// Reads what [`Actors::feed`] wrote.
 fn place(position: &FeedPosition) -> Option<Place> {

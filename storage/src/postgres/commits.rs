@@ -412,9 +412,9 @@ async fn write_messages(connection: &mut PgConnection, writes: &Writes<'_>) -> R
         let methods: Vec<&str> = rows.iter().map(|row| row.message.method.as_ref()).collect();
         let values = Values::of(rows.iter().map(|row| &row.message.body));
         let query = sqlx::query(
-            "INSERT INTO quark_outbox (actor_type, actor_key, epoch, sequence, message_index, time, \
+            "INSERT INTO quark_outbox (era, actor_type, actor_key, epoch, sequence, message_index, time, \
              to_type, to_key, method, format, version, value_text, value) \
-             SELECT t, k, e, s, m, at, tt, tk, d, f, v, x, b FROM unnest($1::text[], $2::text[], $3::bigint[], \
+             SELECT (SELECT max(began) FROM quark_era), t, k, e, s, m, at, tt, tk, d, f, v, x, b FROM unnest($1::text[], $2::text[], $3::bigint[], \
              $4::bigint[], $5::bigint[], $6::bigint[], $7::text[], $8::text[], $9::text[], $10::text[], \
              $11::bigint[], $12::text[], $13::bytea[]) \
              WITH ORDINALITY AS w (t, k, e, s, m, at, tt, tk, d, f, v, x, b, i) ORDER BY i",

@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension as _, Row, params};
 use super::Shared;
 use super::columns::{actor, etag, value};
 use super::commits::each;
-use crate::sql::{check_sizes, int, limit, outbox_after, outbox_page, time, timestamp, unsigned};
+use crate::sql::{check_sizes, int, limit, time, timestamp, unsigned};
 
 /// Inbox entries that are forgotten in one step, so that others get their turn in between.
 const FORGET_MAX: i64 = 1000;
@@ -85,16 +85,21 @@ fn feed(
     Ok(FeedPage { events, next: FeedPosition(last.to_string()) })
 }
 
+/// A place is the number of the last message before it. They are numbered from one.
 fn outbox(connection: &Connection, after: &OutboxPlace, rows: usize) -> rusqlite::Result<OutboxPage> {
+    let position = after.0.first().copied().map_or(0, int);
     let mut statement = connection.prepare_cached(
         "SELECT actor_type, actor_key, epoch, sequence, message_index, time, to_type, to_key, method, \
          format, version, value, position FROM quark_outbox WHERE position > ? ORDER BY position LIMIT ?",
     )?;
-    let found = statement.query_map(params![outbox_after(after), limit(rows)], |row| {
-        let position: i64 = row.get(12)?;
-        Ok((position, pending_message(row)?))
+    let found = statement.query_map(params![position, limit(rows)], |row| {
+        Ok((pending_message(row)?, row.get::<_, i64>(12)?))
     })?;
-    Ok(outbox_page(after, rows, found.collect::<rusqlite::Result<_>>()?))
+    let (messages, positions): (Vec<_>, Vec<_>) =
+        found.collect::<rusqlite::Result<Vec<_>>>()?.into_iter().unzip();
+    let next = positions.last().map_or_else(|| after.clone(), |last| OutboxPlace([unsigned(*last)].into()));
+    let is_last = messages.len() < rows;
+    Ok(OutboxPage { messages, next, is_last })
 }
 
 fn has_received(connection: &Connection, actor: &Address, message: &MessageId) -> rusqlite::Result<bool> {
