@@ -97,3 +97,21 @@ async fn a_restored_database_goes_on_and_its_feeds_skip_nothing() {
     assert_eq!(read(&store, end, 6).await.0, since);
     assert_eq!(read(&store, FeedPosition::default(), 12).await.0[6..], since);
 }
+
+#[tokio::test]
+async fn a_connection_that_outlives_its_servers_promotion_writes_in_a_new_era() {
+    let database = Database::new().await;
+    let store = quark_storage::open(&database.url("")).await.unwrap();
+    // It leaves the pool a connection.
+    assert!(is_at_end(&store, &FeedPosition::default()).await);
+    // As if the server had been a standby until now, in the timeline of the server that it followed.
+    let mut connection = PgConnection::connect(database.server.address()).await.unwrap();
+    let before = format!("UPDATE {}.quark_era SET timeline = '00000000'", database.schema());
+    connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(before))).await.unwrap();
+    append(&store, "a", 1).await;
+    assert_eq!(eras(&database).await, 2);
+    let is_new = "SELECT era = (SELECT max(began) FROM SCHEMA.quark_era) FROM SCHEMA.quark_event";
+    let is_new = sqlx::AssertSqlSafe(is_new.replace("SCHEMA", database.schema()));
+    let is_new: bool = sqlx::query_scalar(is_new).fetch_one(&mut connection).await.unwrap();
+    assert!(is_new, "the event is in the era in which it was written");
+}

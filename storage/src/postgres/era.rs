@@ -29,8 +29,9 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; \
      WHERE (cluster, timeline) IS DISTINCT FROM (c, t); \
      COMMIT";
 
-/// Every connection does this before it is used for anything else, so no event is written in an era that has ended.
-/// Somebody who may only read reads what there is.
+/// Every connection does this before it is used for anything else, and again whenever commits begin on one that has not
+/// just written some, since a standby that is promoted keeps its connections. So no event is written in an era that has
+/// ended. Somebody who may only read reads what there is.
 pub(super) async fn settle(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     if !sqlx::query_scalar(IS_ANOTHER).fetch_one(&mut *connection).await? {
         return Ok(());

@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout};
 
 use super::ACQUIRE_MAX;
 use super::commits::{self, Batch, Caution, Outcome};
+use super::era;
 use super::error::{Errors, Stage, is_locked};
 use super::lease::Lease;
 use super::settings::PostgresSettings;
@@ -161,6 +162,8 @@ impl Session {
         self.known.forget();
         let begun = async {
             let mut connection = Lease::of(&self.pool).await?;
+            // It may be older than the era: a standby that is promoted keeps its connections.
+            era::settle(&mut connection).await?;
             execute(&mut connection, BEGIN).await?;
             Ok(connection)
         };
@@ -192,10 +195,11 @@ impl Session {
     /// A connection that cannot even do that is given up, and its transaction with it.
     async fn roll_back(&mut self, mut connection: Lease) {
         if matches!(timeout(ROLLBACK_MAX, execute(&mut connection, "ROLLBACK")).await, Ok(Ok(()))) {
-            self.keep(connection);
+            connection.give_back();
         }
     }
 
+    /// To be called after a `COMMIT` only: a server that has done one stays in its era as long as its connections last.
     fn keep(&mut self, connection: Lease) {
         if self.keeps {
             self.connection = Some(connection);
