@@ -16,7 +16,7 @@ pub mod conformance;
 mod fence;
 #[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod health;
-#[cfg(feature = "sqlite")]
+#[cfg(any(feature = "sqlite", feature = "postgres"))]
 mod known;
 mod memory;
 #[cfg(feature = "postgres")]
