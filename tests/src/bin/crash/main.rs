@@ -86,8 +86,10 @@ async fn main() -> Result<()> {
         let seed = chance.u64(..);
         let before = total(&acknowledged);
         let (worker_options, mut known) = (options.clone(), std::mem::take(&mut acknowledged));
+        // One in four may die while it still takes in what the one before it left.
+        let from = if kill % 4 == 3 { Sign::Ready } else { Sign::Acknowledged };
         acknowledged = tokio::task::spawn_blocking(move || {
-            live_and_die(&worker_options, seed, life, &mut known).map(|()| known)
+            live_and_die(&worker_options, seed, from, life, &mut known).map(|()| known)
         })
         .await??;
         // Every other time the next worker finds what this one left, without a check that would tidy up before it.
@@ -118,17 +120,35 @@ fn say(text: &str) {
     println!("{text}");
 }
 
-/// Lets a worker work for `life`, kills it, and takes in what it said until then.
-fn live_and_die(options: &Options, seed: u64, life: Duration, acknowledged: &mut Acknowledged) -> Result<()> {
+/// What a worker says of itself, in this order.
+#[derive(Clone, Copy, PartialEq)]
+enum Sign {
+    /// Its silo has started.
+    Ready,
+    /// Its first work was acknowledged.
+    Acknowledged,
+}
+
+/// Lets a worker work for `life` from a sign of it on, kills it, and takes in what it said until then.
+fn live_and_die(
+    options: &Options,
+    seed: u64,
+    from: Sign,
+    life: Duration,
+    acknowledged: &mut Acknowledged,
+) -> Result<()> {
     let mut worker = Command::new(std::env::current_exe()?)
         .args(["--worker", "--store", &options.store, "--actors", &options.actors.to_string()])
         .args(["--seed", &seed.to_string(), "--run", &options.run.to_string()])
         .stdout(Stdio::piped())
         .spawn()?;
     let lines = worker.stdout.take().ok_or_else(|| quark::Error::msg("the worker has no output"))?;
-    let (ready, is_ready) = std::sync::mpsc::channel();
-    let reader = std::thread::spawn(move || read(BufReader::new(lines), &ready));
-    let started = is_ready.recv_timeout(START_LIMIT);
+    let (sign, signs) = std::sync::mpsc::channel();
+    let reader = std::thread::spawn(move || read(BufReader::new(lines), &sign));
+    let mut started = signs.recv_timeout(START_LIMIT);
+    while started.is_ok_and(|sign| sign != from) {
+        started = signs.recv_timeout(START_LIMIT);
+    }
     if started.is_ok() {
         std::thread::sleep(life);
     }
@@ -161,7 +181,7 @@ fn kill(worker: &mut Child) -> Result<()> {
 type Said = Vec<((String, u64), u64)>;
 
 /// Reads `kind actor number` lines; the last one may be torn.
-fn read(lines: impl BufRead, ready: &std::sync::mpsc::Sender<()>) -> Result<Said> {
+fn read(lines: impl BufRead, sign: &std::sync::mpsc::Sender<Sign>) -> Result<Said> {
     let mut said = Said::new();
     for line in lines.lines() {
         let line = line?;
@@ -169,9 +189,12 @@ fn read(lines: impl BufRead, ready: &std::sync::mpsc::Sender<()>) -> Result<Said
         match (words.next(), words.next(), words.next(), words.next()) {
             (Some("ready"), ..) => {
                 // Nobody listens any more if the worker was given up.
-                let _ = ready.send(());
+                let _ = sign.send(Sign::Ready);
             }
             (Some(kind), Some(actor), Some(number), Some("ok")) => {
+                if said.is_empty() {
+                    let _ = sign.send(Sign::Acknowledged);
+                }
                 said.push(((kind.to_owned(), actor.parse()?), number.parse()?));
             }
             _ => {}
