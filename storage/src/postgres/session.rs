@@ -36,8 +36,6 @@ pub(super) struct Session {
     pub(super) errors: Errors,
     /// Kept from batch to batch, so that none costs the pool's question whether it still answers.
     connection: Option<Lease>,
-    /// The pool's only connection is not kept from those who read.
-    keeps: bool,
     known: Known,
     /// How long a batch may take, and then its end.
     answer_max: Duration,
@@ -76,7 +74,6 @@ impl Session {
             pool: pool.clone(),
             errors: errors.clone(),
             connection: None,
-            keeps: settings.pool > 1,
             known: Known::nothing(),
             answer_max: settings.timeout,
         }
@@ -186,7 +183,8 @@ impl Session {
         let result = timeout(self.answer_max, execute(&mut connection, "COMMIT")).await;
         let result = self.told(result, Stage::Sent);
         match result {
-            Ok(()) => self.keep(connection),
+            // A server that has done a `COMMIT` stays in its era as long as its connections last.
+            Ok(()) => self.connection = Some(connection),
             Err(_) => self.known.forget(),
         }
         result
@@ -195,15 +193,6 @@ impl Session {
     /// A connection that cannot even do that is given up, and its transaction with it.
     async fn roll_back(&mut self, mut connection: Lease) {
         if matches!(timeout(ROLLBACK_MAX, execute(&mut connection, "ROLLBACK")).await, Ok(Ok(()))) {
-            connection.give_back();
-        }
-    }
-
-    /// To be called after a `COMMIT` only: a server that has done one stays in its era as long as its connections last.
-    fn keep(&mut self, connection: Lease) {
-        if self.keeps {
-            self.connection = Some(connection);
-        } else {
             connection.give_back();
         }
     }
